@@ -1,0 +1,44 @@
+# Each verb works on a fresh clone: the environment is made when it is missing or out of date.
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+RUN ?= runs/demo
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# One thread a process: the networks are small, and JOBS processes share the cores.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-all lint tutorials coverage clean
+
+demo: $(INSTALLED)  ## compare objectives on scikit-learn's digits; writes $(RUN)
+	$(BIN)/pyro-lvm compare --out $(RUN) --overwrite true
+
+test: $(INSTALLED)  ## the default tests
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+test-all: $(INSTALLED)  ## slow tests too
+	$(BIN)/python -m pytest -n $(JOBS) -m "slow or not slow" $(ARGS)
+
+lint: $(INSTALLED)  ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -q tests/test_types.py
+
+tutorials: $(INSTALLED)  ## run every tutorial and write its notebook
+	for text in tutorials/*.py; do \
+		$(BIN)/jupytext --to ipynb --update --execute $$text || exit 1; \
+	done
+
+coverage: $(INSTALLED)  ## which lines the default tests reach
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage report
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# Torch first and alone, so that its pin decides the build before anything else asks for it.
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test,lint,tutorials]'
+	touch $@

@@ -1,0 +1,26 @@
+"""Latent variable models on Pyro: a bound, a gradient and a guide, chosen independently.
+
+``import pyro_lvm`` is cheap: the names below are loaded on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyro_lvm.training import FitResult, fit
+
+__all__ = ["FitResult", "__version__", "fit"]
+
+__version__ = "0.1.0"
+
+_HOMES = {"FitResult": "pyro_lvm.training", "fit": "pyro_lvm.training"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pyro_lvm' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

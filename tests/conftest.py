@@ -1,0 +1,44 @@
+"""What every test gets: a seed, Pyro's checks switched on, an empty parameter store."""
+
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pyro
+import pytest
+import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="device of the tests that take one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fresh_state() -> Iterator[None]:
+    """The same start for each test, whatever ran before it."""
+    dtype = torch.get_default_dtype()
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    with pyro.settings.context(), pyro.validation_enabled():
+        yield
+    torch.set_default_dtype(dtype)
+
+
+@pytest.fixture
+def float64() -> Iterator[torch.dtype]:
+    """Double precision by default, for tests that compare numbers."""
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield torch.float64
+    torch.set_default_dtype(previous)
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The device asked for by ``--device``."""
+    return torch.device(request.config.getoption("--device"))
