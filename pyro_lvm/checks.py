@@ -1,0 +1,153 @@
+"""What must hold between a model and a guide, each with an error that says what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_lvm.errors import DataError, PlateError, ProgramError, explain
+from pyro_lvm.masking import fill_masked
+from pyro_lvm.tracing import Site
+
+__all__ = ["check_programs", "check_site", "first_indices", "is_imputed", "nonfinite_data"]
+
+Sites = Mapping[str, Site]
+
+
+def is_imputed(site: Site) -> bool:
+    """Whether ``obs_mask`` made the site: a latent that may be absent from the guide."""
+    return not site.is_observed and site.name.endswith("_unobserved")
+
+
+def check_programs(model: Sites, guide: Sites) -> None:
+    """Raise where site names, plates, event shapes or auxiliary sites do not fit."""
+    _check_names(model, guide)
+    _check_frames([*model.values(), *guide.values()])
+    _check_auxiliary(guide)
+
+
+def check_site(site: Site, max_plate_nesting: int, num_particles: int | None) -> None:
+    """Raise :class:`PlateError` if a batch dim has no plate, and for a misshapen value."""
+    plated = {frame.dim for frame in site.frames}
+    for dim, size in enumerate(site.fn.batch_shape, start=-len(site.fn.batch_shape)):
+        particle = dim == -1 - max_plate_nesting and num_particles is not None
+        if size != 1 and dim not in plated and not (particle and size == num_particles):
+            raise PlateError(
+                explain(
+                    f"site '{site.name}'",
+                    f"a plate for each batch dim of its shape {tuple(site.fn.batch_shape)}",
+                    f"none at dim {dim} of size {size}",
+                    "Wrap the site in pyro.plate(..., dim=...), or declare the dim an event "
+                    "dim with .to_event(n).",
+                )
+            )
+    event_dim = site.fn.event_dim
+    event = site.value.shape[site.value.dim() - event_dim :]
+    if tuple(event) != tuple(site.fn.event_shape):
+        raise PlateError(
+            explain(
+                f"site '{site.name}'",
+                f"a value of event shape {tuple(site.fn.event_shape)}",
+                f"{tuple(event)} in a value of shape {tuple(site.value.shape)}",
+                "Make the guide's and the model's distribution agree on to_event(n) and sizes.",
+            )
+        )
+
+
+def _check_names(model: Sites, guide: Sites) -> None:
+    latent = {n for n, s in model.items() if not s.is_observed and not is_imputed(s)}
+    known = {n for n, s in model.items() if not s.is_observed}
+    drawn = {n for n, s in guide.items() if not s.is_observed and not s.is_auxiliary}
+    if missing := sorted(latent - set(guide)):
+        raise _names_differ("model", "guide", missing, latent, drawn)
+    if extra := sorted(drawn - known):
+        raise _names_differ("guide", "model", extra, drawn, latent)
+
+
+def _names_differ(
+    here: str, there: str, names: list[str], ours: Iterable[str], theirs: Iterable[str]
+) -> ProgramError:
+    close = get_close_matches(names[0], list(theirs), n=1)
+    nearest = f" (nearest there: '{close[0]}')" if close else ""
+    return ProgramError(
+        explain(
+            f"site '{names[0]}'",
+            "the same latent sites in model and guide",
+            f"{names} in the {here} only{nearest}; {here} has {sorted(ours)}, "
+            f"{there} has {sorted(theirs)}",
+            f"Rename it, or add it to the {there}; mark a mixing variable with "
+            'infer={"is_auxiliary": True}.',
+        )
+    )
+
+
+def _check_frames(sites: Iterable[Site]) -> None:
+    seen: dict[str, Any] = {}
+    for site in sites:
+        for frame in site.frames:
+            first = seen.setdefault(frame.name, frame)
+            if (first.dim, first.size, first.full_size) != (
+                frame.dim,
+                frame.size,
+                frame.full_size,
+            ):
+                raise PlateError(
+                    explain(
+                        f"plate '{frame.name}' at site '{site.name}'",
+                        "one dim and one size wherever it is opened",
+                        f"{_describe(first)} and {_describe(frame)}",
+                        "Give both programs pyro.plate(name, size, subsample=..., dim=...) "
+                        "with the same arguments.",
+                    )
+                )
+
+
+def _describe(frame: Any) -> str:
+    return f"dim {frame.dim} with {frame.size} of {frame.full_size}"
+
+
+def _check_auxiliary(guide: Sites) -> None:
+    mixing = [s.name for s in guide.values() if s.is_auxiliary and not s.is_observed]
+    mixed = [
+        s.name
+        for s in guide.values()
+        if s.is_downstream and not s.is_delta and not s.is_auxiliary and not s.is_observed
+    ]
+    if mixing and mixed:
+        raise ProgramError(
+            explain(
+                f"auxiliary site '{mixing[0]}'",
+                f"a guide with an explicit density for '{mixed[0]}'",
+                "a mixing variable, whose joint density with it is not the guide's density",
+                "Make it a latent of the model with its own reverse distribution there, or "
+                "use an objective that marginalises mixing variables.",
+            )
+        )
+
+
+def first_indices(bad: Tensor, limit: int = 3) -> str:
+    """Where ``bad`` is True, counted: ``'2 values, first at [0, 3], [5, 1]'``."""
+    places = torch.nonzero(bad)
+    shown = ", ".join(str(row) for row in places[:limit].tolist())
+    return f"{len(places)} values, first at {shown}"
+
+
+def nonfinite_data(site: Site) -> DataError | None:
+    """The error for NaN or infinite observations that no mask covers, or None."""
+    if not site.value.is_floating_point():
+        return None
+    bad = ~torch.isfinite(fill_masked(site.fn, site.value, site.mask))
+    if not bool(bad.any()):
+        return None
+    return DataError(
+        explain(
+            f"observed site '{site.name}'",
+            "finite data",
+            f"NaN or infinite entries: {first_indices(bad)}",
+            "Remove them, or hide them by poutine.mask or obs_mask (True = observed).",
+        )
+    )

@@ -1,0 +1,203 @@
+r"""Gradient estimators of any bound that is a function of the log-weights.
+
+Each takes the bound :math:`B(\log w_1, \dots, \log w_K)` of one datum and returns its value
+with an unbiased gradient of :math:`\mathbb E[B]` attached, for model and guide alike. With
+:math:`v_k = \partial B / \partial \log w_k` and the path derivative
+:math:`\mathrm{path}_k = \partial_z \log w_k \cdot \partial_\phi z_k`:
+
+==========  ==============================================================================
+reparam     :math:`\sum_k v_k (\mathrm{path}_k - \partial_\phi \log q(z_k))`
+stl         :math:`\sum_k v_k \mathrm{path}_k`; unbiased where :math:`v_k` is constant
+dreg        :math:`\sum_k (v_k - \partial v_k / \partial \log w_k)\, \mathrm{path}_k`
+score       reparam with samples fixed, plus
+            :math:`\sum_k (B - B_{-k})\, \partial_\phi \log q(z_k)`,
+            :math:`B_{-k}` the bound of the other draws
+vimco       the same with :math:`\log w_k` replaced by the mean of the others in
+            :math:`B_{-k}`
+==========  ==============================================================================
+
+dreg follows from :math:`\mathbb E_q[f(z) \partial_\phi \log q(z)] =
+\mathbb E[\partial_z f \cdot \partial_\phi z]` with :math:`f = v_k`; for the
+importance-weighted bound it gives the squared weights of Tucker et al. 2019. score and
+vimco act on sites without ``rsample`` only: reparameterised sites of the same program keep
+their path derivative.
+
+References:
+    Roeder, Wu, Duvenaud (2017), *Sticking the landing*, arXiv:1703.09194.
+    Tucker, Lawson, Gu, Maddison (2019), *Doubly reparameterized gradient estimators*,
+    arXiv:1810.04152, eq. 8.
+    Mnih, Rezende (2016), *Variational inference for Monte Carlo objectives*,
+    arXiv:1602.06725, eq. 5.
+    Kool, van Hoof, Welling (2019), *Buy 4 REINFORCE samples, get a baseline for free!*
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.particles import Particles
+
+__all__ = ["GRADIENTS", "Bound", "Gradient", "curvature"]
+
+Draw = Callable[..., Particles]
+
+
+class Bound(Protocol):
+    """What an estimator needs to know of an objective."""
+
+    def bound_per_datum(self, log_weights: Tensor) -> Tensor: ...
+    def curvature(self, log_weights: Tensor) -> Tensor: ...
+    def annealed(self, particles: Particles) -> Tensor: ...
+    def beta_now(self) -> float: ...
+
+
+class Gradient(Protocol):
+    """Draw particles, return them and the bound ``(*batch,)`` with its gradient attached."""
+
+    def __call__(self, bound: Bound, draw: Draw) -> tuple[Particles, Tensor]: ...
+
+
+def reparam(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
+    particles = _reparameterised(draw(), "reparam")
+    return particles, bound.bound_per_datum(bound.annealed(particles))
+
+
+def stl(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
+    particles = _reparameterised(draw(path_only=True), "stl")
+    return particles, bound.bound_per_datum(bound.annealed(particles))
+
+
+def dreg(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
+    relay = Relay()
+    particles = _reparameterised(draw(path_only=True, relay=relay), "dreg")
+    log_weights = bound.annealed(particles)
+    value = bound.bound_per_datum(log_weights)
+    relay.factor = _unfolded(particles, _path_factor(bound, log_weights.detach()))
+    return particles, value
+
+
+def score(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
+    return _with_score(bound, draw(), _bound_of_others)
+
+
+def vimco(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
+    return _with_score(bound, draw(), _bound_with_each_replaced)
+
+
+GRADIENTS: dict[str, Gradient] = {
+    "reparam": reparam,
+    "stl": stl,
+    "dreg": dreg,
+    "score": score,
+    "vimco": vimco,
+}
+
+
+@dataclass
+class Relay:
+    """An identity whose backward multiplies by ``factor``, known only after the forward.
+
+    One factor per path from the log-weight to a sample: the hook sits on a view that only
+    the scoring passes read, so a path through several sites is multiplied once.
+    """
+
+    factor: Tensor | None = None  # (K, *plates)
+
+    def __call__(self, value: Tensor) -> Tensor:
+        passed = value.view_as(value)
+        passed.register_hook(self._multiply)
+        return passed
+
+    def _multiply(self, grad: Tensor) -> Tensor:
+        if self.factor is None:
+            return grad
+        events = grad.dim() - self.factor.dim()
+        return grad * self.factor.reshape(self.factor.shape + (1,) * events)
+
+
+def _path_factor(bound: Bound, log_weights: Tensor) -> Tensor:  # (K, *batch)
+    """``1 - beta v'/v``: what turns v, which autograd applies, into the path weight."""
+    log_weights = log_weights.requires_grad_()
+    with torch.enable_grad():
+        value = bound.bound_per_datum(log_weights)
+        (slope,) = torch.autograd.grad(value.sum(), log_weights)
+    log_weights = log_weights.detach()
+    tiny = torch.finfo(slope.dtype).tiny
+    return 1.0 - bound.beta_now() * bound.curvature(log_weights) / slope.clamp_min(tiny)
+
+
+def curvature(function: Callable[[Tensor], Tensor], log_weights: Tensor) -> Tensor:
+    """Second derivative of ``function`` in each log-weight, shape as ``log_weights``.
+
+    Generic, by double backward with K right-hand sides: memory K times that of the weights.
+    """
+    weights = log_weights.detach().requires_grad_()
+    count = weights.shape[0]
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(function(weights).sum(), weights, create_graph=True)
+        if not slope.requires_grad:  # a linear bound
+            return torch.zeros_like(log_weights)
+        unit = torch.eye(count, dtype=weights.dtype, device=weights.device)
+        units = unit.reshape(count, count, *(1,) * (weights.dim() - 1)).expand(
+            count, *weights.shape
+        )
+        (hessian,) = torch.autograd.grad(slope, weights, units, is_grads_batched=True)
+    return torch.diagonal(hessian).movedim(-1, 0)
+
+
+def _with_score(
+    bound: Bound, particles: Particles, baseline: Callable[[Bound, Tensor], Tensor]
+) -> tuple[Particles, Tensor]:
+    log_weights = bound.annealed(particles)
+    value = bound.bound_per_datum(log_weights)
+    if particles.log_score is None:
+        return particles, value
+    with torch.no_grad():
+        advantage = value - baseline(bound, log_weights)
+    surrogate = (advantage * particles.log_score).sum(0)
+    return particles, value + (surrogate - surrogate.detach())
+
+
+def _bound_of_others(bound: Bound, log_weights: Tensor) -> Tensor:  # (K, *batch)
+    """The bound of all draws but the k-th; 0, no baseline, where there is only one."""
+    count = log_weights.shape[0]
+    if count == 1:
+        return torch.zeros_like(log_weights)
+    index = torch.arange(count, device=log_weights.device)
+    others = (index[None, :] + index[1:, None]) % count  # (K - 1, K)
+    return bound.bound_per_datum(log_weights[others])
+
+
+def _bound_with_each_replaced(bound: Bound, log_weights: Tensor) -> Tensor:  # (K, *batch)
+    """The bound with the k-th log-weight replaced by the mean of the others."""
+    count = log_weights.shape[0]
+    mean_of_others = (log_weights.sum(0) - log_weights) / (count - 1)
+    own = torch.eye(count, dtype=torch.bool, device=log_weights.device)
+    own = own.reshape(count, count, *(1,) * (log_weights.dim() - 1))
+    replaced = torch.where(own, mean_of_others, log_weights.unsqueeze(1))
+    return bound.bound_per_datum(replaced)
+
+
+def _unfolded(particles: Particles, weights: Tensor) -> Tensor:
+    return weights if particles.layout is None else particles.layout.unfold(weights)
+
+
+def _reparameterised(particles: Particles, gradient: str) -> Particles:
+    if sites := particles.score_sites:
+        raise ProgramError(
+            explain(
+                f"site '{sites[0]}'",
+                f"a reparameterised distribution under gradient='{gradient}'",
+                f"one without rsample (all such sites: {sites})",
+                "Use gradient='score' (leave-one-out REINFORCE) or 'vimco' (K >= 2); "
+                "reparameterised sites keep their path derivative. For data hidden by "
+                "obs_mask, poutine.mask needs no imputed site.",
+            )
+        )
+    return particles

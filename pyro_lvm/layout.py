@@ -1,0 +1,142 @@
+"""Which plates hold independent data, and how log-probabilities fold into them.
+
+The batch of a program pair is the set of plates that *every* site of both programs is in:
+its data are independent given the parameters, and each gets a bound of its own. A site
+outside a plate (a global latent) joins that plate's data into one joint weight. The N/B
+scale of a batch plate multiplies the bound; a factor that all sites share
+(``poutine.scale`` around the whole programs) does too. Any other scale is part of the
+density the user wrote and stays inside the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isclose, prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_lvm.errors import PlateError, explain
+from pyro_lvm.tracing import Site
+
+__all__ = ["Layout"]
+
+Scale = float | Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The dims of a draw: particles, then plates; which of the plates are the batch.
+
+    Attributes:
+        max_plate_nesting: P, dims reserved for plates.
+        batch: frames of the batch plates, left to right.
+        scale: factor of the per-datum bounds, broadcastable to ``(*batch,)``.
+        inner: factor of each site's log-probability, in the order of the sites.
+        subsampled_inside: subsampled plates that are not in the batch.
+    """
+
+    max_plate_nesting: int
+    batch: tuple[Any, ...]
+    scale: Scale
+    inner: tuple[Scale, ...]
+    subsampled_inside: tuple[str, ...]
+
+    @classmethod
+    def of(cls, sites: Sequence[Site], max_plate_nesting: int) -> Layout:
+        """The layout of all sites of a model and its guide."""
+        frames = _common_frames(sites)
+        plate_scale = prod(frame.full_size / frame.size for frame in frames)
+        shared, inner = _split([site.scale / plate_scale for site in sites])
+        bare = cls(max_plate_nesting, frames, 1.0, (), ())
+        if isinstance(shared, Tensor):
+            shared = bare._scale_of_batch(shared)
+        inside = {
+            f.name
+            for site in sites
+            for f in site.frames
+            if f.full_size != f.size and f.name not in {g.name for g in frames}
+        }
+        return cls(max_plate_nesting, frames, shared * plate_scale, inner, tuple(sorted(inside)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(frame.name for frame in self.batch)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(frame.size for frame in self.batch)
+
+    def fold(self, log_prob: Tensor) -> Tensor:  # (K or 1, *batch)
+        """Sum a site's log-prob of shape ``(K?, *plates)`` over all plates but the batch."""
+        if log_prob.dtype in (torch.float16, torch.bfloat16):
+            log_prob = log_prob.float()
+        padded = self._pad(log_prob)
+        inside = [d for d in range(-self.max_plate_nesting, 0) if d not in self._dims]
+        return padded.sum(inside) if inside else padded
+
+    def unfold(self, weights: Tensor) -> Tensor:  # (K, *plates), ones where not in the batch
+        """Put weights of shape ``(K, *batch)`` where the plates' dims are."""
+        sizes = [1] * self.max_plate_nesting
+        for frame in self.batch:
+            sizes[frame.dim] = frame.size
+        return weights.reshape(-1, *sizes)
+
+    def plates(self, site: Site) -> tuple[str | None, ...]:
+        """Name of the plate at each plate dim of ``site``, left to right."""
+        names: list[str | None] = [None] * self.max_plate_nesting
+        for frame in site.frames:
+            if frame.dim is not None:
+                names[frame.dim] = frame.name
+        return tuple(names)
+
+    @property
+    def _dims(self) -> set[int]:
+        return {frame.dim for frame in self.batch}
+
+    def _pad(self, tensor: Tensor) -> Tensor:
+        missing = self.max_plate_nesting + 1 - tensor.dim()
+        return tensor.reshape((1,) * missing + tensor.shape) if missing else tensor
+
+    def _scale_of_batch(self, scale: Tensor) -> Tensor:
+        padded = self._pad(scale)
+        for dim in range(-self.max_plate_nesting, 0):
+            if dim not in self._dims and padded.shape[dim] != 1:
+                raise PlateError(
+                    explain(
+                        "poutine.scale around both programs",
+                        f"a factor over the batch plates {list(self.names)}",
+                        f"a tensor of shape {tuple(scale.shape)}",
+                        "Scale the sites one by one, or use one factor a datum.",
+                    )
+                )
+        return self.fold(padded)[0]
+
+
+def _common_frames(sites: Sequence[Site]) -> tuple[Any, ...]:
+    names = [{f.name for f in site.frames if f.dim is not None} for site in sites]
+    common = set.intersection(*names) if names else set()
+    frames = {f.name: f for site in sites for f in site.frames if f.name in common}
+    return tuple(sorted(frames.values(), key=lambda frame: int(frame.dim)))
+
+
+def _split(ratios: list[Scale]) -> tuple[Scale, tuple[Scale, ...]]:
+    """Into one factor shared by all sites and what is left for each."""
+    if not any(isinstance(ratio, Tensor) for ratio in ratios):
+        first = ratios[0]
+        shared = all(isclose(ratio, first, rel_tol=1e-6) for ratio in ratios)
+        return (first, (1.0,) * len(ratios)) if shared else (1.0, tuple(ratios))
+    return _split_tensors(ratios)
+
+
+def _split_tensors(ratios: list[Scale]) -> tuple[Scale, tuple[Scale, ...]]:
+    tensor = next(r for r in ratios if isinstance(r, Tensor))
+    all_ratios = [torch.as_tensor(r, dtype=tensor.dtype, device=tensor.device) for r in ratios]
+    first = all_ratios[0]
+    same = torch.stack(
+        torch.broadcast_tensors(*[torch.isclose(r, first, rtol=1e-6) for r in all_ratios])
+    ).all(0)
+    one = torch.ones_like(first)
+    return torch.where(same, first, one), tuple(torch.where(same, one, r) for r in all_ratios)

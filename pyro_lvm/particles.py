@@ -1,0 +1,280 @@
+"""Model + guide -> weighted particles: all that an objective sees of a Pyro program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_lvm.checks import check_programs, check_site, is_imputed, nonfinite_data
+from pyro_lvm.errors import PyroLVMError, explain
+from pyro_lvm.layout import Layout
+from pyro_lvm.masking import masked_log_prob
+from pyro_lvm.tracing import Recorder, Site, record
+
+__all__ = ["Part", "Particles", "describe_nonfinite", "draw", "first_nonfinite", "inspect"]
+
+Program = Callable[..., Any]
+Relay = Callable[[Tensor], Tensor]
+
+
+class Part(NamedTuple):
+    """Log-probabilities of one site in model and guide, ``(K or 1, *batch)`` nats or None."""
+
+    log_p: Tensor | None
+    log_q: Tensor | None
+
+
+@dataclass(frozen=True)
+class Particles:
+    r"""K weighted draws of the latent variables of each datum.
+
+    Attributes:
+        log_p: ``(K, *batch)``, :math:`\log p(x, z_k)` in nats per datum, no plate scale.
+        log_q: ``(K, *batch)``, :math:`\log q(z_k \mid x)`.
+        scale: N/B and the like, broadcastable to ``(*batch,)``; multiplies the bound.
+        parts: the same log-probabilities by site.
+        values: latent values by site, ``(K, *plates, *event)``.
+        log_score: ``(K, *batch)``, :math:`\log q` of the sites without ``rsample``.
+        model: the model's recorded sites, and
+        guide: the guide's.
+        layout: the dims of all this; None for particles made by hand.
+
+    Example:
+        >>> weights = torch.tensor([[1 / 6], [1 / 3], [1 / 2]])  # (K=3, batch=1)
+        >>> particles = Particles(log_p=weights.log(), log_q=torch.zeros(3, 1))
+        >>> particles.log_weights.exp().sum(0)
+        tensor([1.])
+    """
+
+    log_p: Tensor
+    log_q: Tensor
+    scale: float | Tensor = 1.0
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    log_score: Tensor | None = None
+    model: Mapping[str, Site] = field(default_factory=dict)
+    guide: Mapping[str, Site] = field(default_factory=dict)
+    layout: Layout | None = None
+
+    @property
+    def log_weights(self) -> Tensor:
+        """``(K, *batch)`` nats."""
+        return self.log_p - self.log_q
+
+    @property
+    def plates(self) -> dict[str, tuple[str | None, ...]]:
+        """For each latent site, the plate at each plate dim of its value, left to right."""
+        layout = self.layout
+        return {} if layout is None else {n: layout.plates(self.model[n]) for n in self.values}
+
+    @property
+    def score_sites(self) -> list[str]:
+        """Latent sites that cannot be reparameterised."""
+        sites = {n: s for n, s in self.model.items() if is_imputed(s)} | dict(self.guide)
+        return [n for n, s in sites.items() if not s.is_observed and not s.has_rsample]
+
+
+def inspect(model: Program, guide: Program, args: Any, kwargs: Any) -> int:
+    """Check both programs on one draw and return their ``max_plate_nesting``.
+
+    Leaves the random state as it was.
+
+    Raises:
+        ProgramError: names, plates or shapes that do not fit; see ``pyro_lvm.checks``.
+    """
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices), torch.no_grad():
+        q = record(guide, args, kwargs, Recorder(None, _ANY))
+        given = {name: site.value for name, site in q.sites.items() if not site.is_observed}
+        p = record(model, args, kwargs, Recorder(None, _ANY, given, q.plates))
+    check_programs(p.sites, q.sites)
+    sites = [*p.sites.values(), *q.sites.values()]
+    for site in sites:
+        check_site(site, _ANY, None)
+    dims = [frame.dim for site in sites for frame in site.frames if frame.dim is not None]
+    return -min(dims, default=0)
+
+
+_ANY = 1_000_000
+
+
+def draw(
+    model: Program,
+    guide: Program,
+    args: Any,
+    kwargs: Any,
+    *,
+    num_particles: int,
+    max_plate_nesting: int,
+    path_only: bool = False,
+    relay: Relay | None = None,
+) -> Particles:
+    r"""Run the guide once and the model on its draws, all K particles in one pass.
+
+    Args:
+        model: the generative program.
+        guide: the program that draws the latent sites.
+        args: positional arguments of both.
+        kwargs: keyword arguments of both.
+        num_particles: K.
+        max_plate_nesting: P, dims reserved for plates.
+        path_only: give ``log_q`` the derivative through the samples only,
+            :math:`\partial_z \log q \cdot \partial_\phi z`, not the direct one.
+        relay: an identity put between each reparameterised draw and whatever scores it.
+    """
+    nesting = max_plate_nesting
+    q = record(guide, args, kwargs, Recorder(num_particles, nesting))
+    values = {n: s.value for n, s in q.sites.items() if not s.is_observed}
+    passed = {n: relay(v) if relay and v.requires_grad else v for n, v in values.items()}
+    p = record(model, args, kwargs, Recorder(num_particles, nesting, passed, q.plates))
+    _check(p, q)
+    model_sites = {n: s for n, s in p.sites.items() if not is_imputed(s) or n in values}
+    layout = Layout.of([*model_sites.values(), *q.sites.values()], nesting)
+    log_q = (
+        _path_only_log_q(guide, args, kwargs, q, passed)
+        if path_only
+        else {n: _log_prob(s) for n, s in q.sites.items()}
+    )
+    log_p = {n: _log_prob(s) for n, s in model_sites.items()}
+    return _assemble(p, q, layout, log_p, log_q, num_particles)
+
+
+def _check(p: Recorder, q: Recorder) -> None:
+    check_programs(p.sites, q.sites)
+    for recorder in (p, q):
+        for site in recorder.sites.values():
+            check_site(site, recorder.max_plate_nesting, recorder.num_particles)
+
+
+def _assemble(
+    p: Recorder,
+    q: Recorder,
+    layout: Layout,
+    log_p: Mapping[str, Tensor],
+    log_q: Mapping[str, Tensor],
+    num_particles: int,
+) -> Particles:
+    inner = iter(layout.inner)
+    p_parts = {n: layout.fold(_times(lp, next(inner))) for n, lp in log_p.items()}
+    q_parts = {n: layout.fold(_times(lq, next(inner))) for n, lq in log_q.items()}
+    shape = (num_particles, *layout.shape)
+    scored = [layout.fold(log_prob) for log_prob in _score_terms(p, q, log_q)]
+    return Particles(
+        log_p=_total(p_parts.values(), shape),
+        log_q=_total(q_parts.values(), shape),
+        scale=layout.scale,
+        parts={n: Part(p_parts.get(n), q_parts.get(n)) for n in {**q_parts, **p_parts}},
+        values={n: s.value for n, s in q.sites.items() if n in p.sites and not s.is_observed},
+        log_score=_total(scored, shape) if scored else None,
+        model=p.sites,
+        guide=q.sites,
+        layout=layout,
+    )
+
+
+def _score_terms(p: Recorder, q: Recorder, log_q: Mapping[str, Tensor]) -> list[Tensor]:
+    drawn = [
+        lq for n, lq in log_q.items() if not (q.sites[n].is_observed or q.sites[n].has_rsample)
+    ]
+    imputed = [s for n, s in p.sites.items() if is_imputed(s) and n not in q.sites]
+    return drawn + [_log_prob(s) for s in imputed if not s.has_rsample]
+
+
+def _times(log_prob: Tensor, factor: float | Tensor) -> Tensor:
+    return log_prob if isinstance(factor, float) and factor == 1.0 else log_prob * factor
+
+
+def _total(terms: Any, shape: tuple[int, ...]) -> Tensor:
+    total = sum(terms)
+    return torch.as_tensor(total).expand(shape)
+
+
+def _log_prob(site: Site, value: Tensor | None = None) -> Tensor:
+    value = site.value if value is None else value
+    try:
+        return masked_log_prob(site.fn, value, site.mask, site.is_observed)
+    except PyroLVMError:
+        raise
+    except ValueError as error:
+        raise (nonfinite_data(site) or _outside_support(site, error)) from error
+
+
+def _outside_support(site: Site, error: ValueError) -> PyroLVMError:
+    return PyroLVMError(
+        explain(
+            f"site '{site.name}'",
+            f"a value that {site.fn} can score",
+            str(error).split("\n")[0],
+            "Check the data's coding and shape against the site's distribution.",
+        )
+    )
+
+
+def _path_only_log_q(
+    guide: Program, args: Any, kwargs: Any, q: Recorder, passed: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Per site, log q at the draws minus its direct parameter derivative.
+
+    Scoring at ``z.detach()`` has exactly the direct derivative, so its gradient is taken
+    away. Distributions that saw no other draw are scored again as they are; else the guide
+    is replayed once on both sets of values, side by side in the particle dim.
+    """
+    if not any(site.is_downstream or site.is_observed for site in q.sites.values()):
+        return {
+            n: _without_direct(_log_prob(s, passed[n]), _log_prob(s, passed[n].detach()))
+            for n, s in q.sites.items()
+        }
+    num_particles = q.num_particles or 1
+    doubled = {
+        n: torch.cat([z, z.detach()])
+        for n, z in passed.items()
+        if not q.sites[n].is_delta  # a function of the others: recomputed, not replayed
+    }
+    again = Recorder(2 * num_particles, q.max_plate_nesting, doubled, q.plates)
+    record(guide, args, kwargs, again)
+    scores = {n: _doubled(_log_prob(s), again) for n, s in again.sites.items()}
+    return {n: _without_direct(s[:num_particles], s[num_particles:]) for n, s in scores.items()}
+
+
+def _doubled(log_prob: Tensor, recorder: Recorder) -> Tensor:
+    plates = (1,) * (recorder.max_plate_nesting + 1 - log_prob.dim()) + log_prob.shape
+    count = recorder.num_particles or 1
+    return log_prob.reshape(plates).expand(count, *plates[1:])
+
+
+def _without_direct(total: Tensor, direct: Tensor) -> Tensor:
+    return total - (direct - direct.detach())
+
+
+def first_nonfinite(model: Program, guide: Program, args: Any, kwargs: Any) -> str:
+    """Name the first site of one draw whose log-probability is not finite.
+
+    Returns:
+        A sentence with the site and the range of its parameters, or that all are finite.
+    """
+    with torch.no_grad():
+        nesting = inspect(model, guide, args, kwargs)
+        particles = draw(model, guide, args, kwargs, num_particles=1, max_plate_nesting=nesting)
+    return describe_nonfinite(particles)
+
+
+def describe_nonfinite(particles: Particles) -> str:
+    """The first site of ``particles`` with a non-finite log-probability, in a sentence."""
+    for program, sites in (("guide", particles.guide), ("model", particles.model)):
+        for site in sites.values():
+            with torch.no_grad():
+                if not bool(torch.isfinite(_log_prob(site)).all()):
+                    return f"site '{site.name}' of the {program}, {_ranges(site.fn)}"
+    return "no single site: every log-probability of this draw is finite"
+
+
+def _ranges(fn: Any) -> str:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    names = [name for name in fn.arg_constraints if isinstance(getattr(fn, name, None), Tensor)]
+    shown = [f"{n} in [{getattr(fn, n).min():.4g}, {getattr(fn, n).max():.4g}]" for n in names]
+    return f"{type(fn).__name__} with " + (", ".join(shown) or "no tensor parameters")

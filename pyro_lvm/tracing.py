@@ -1,0 +1,220 @@
+"""Run one program and record its sites: expand what is drawn, hold fixed what is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyro_lvm.errors import DataError, PlateError, ProgramError, explain
+
+__all__ = ["Draw", "PlateCollision", "Recorder", "Site", "record"]
+
+
+class PlateCollision(PlateError):
+    """A plate reaches the dim that the particles take."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One sample statement as it was run.
+
+    Attributes:
+        name: the site's name.
+        fn: its distribution, after plates and particles have expanded it.
+        value: its value, shape ``(K, *plates, *event)`` where it depends on the particles.
+        is_observed: whether the program was given the value by ``obs=``.
+        infer: the site's ``infer`` dictionary.
+        scale: product of plate and ``poutine.scale`` factors.
+        mask: the ``poutine.mask`` around it, True = counted.
+        frames: the plates around it.
+        is_downstream: whether its distribution already varied over particles.
+    """
+
+    name: str
+    fn: Any
+    value: Tensor
+    is_observed: bool
+    infer: Mapping[str, Any]
+    scale: float | Tensor
+    mask: bool | Tensor | None
+    frames: tuple[Any, ...]
+    is_downstream: bool
+
+    @property
+    def is_auxiliary(self) -> bool:
+        return bool(self.infer.get("is_auxiliary"))
+
+    @property
+    def is_delta(self) -> bool:
+        return type(self.fn).__name__ == "Delta"
+
+    @property
+    def has_rsample(self) -> bool:
+        return bool(self.fn.has_rsample)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Indices a plate used: its full ``size``, the ``indices``, and who chose them."""
+
+    size: int
+    indices: Tensor
+    is_random: bool
+
+
+class Recorder(Messenger):
+    """Records every sample site of one program, vectorised over particles.
+
+    Latent sites are expanded by ``num_particles`` in the dim left of all plates; whatever
+    depends on them broadcasts, and whatever does not (an encoder) runs once per datum.
+
+    Args:
+        num_particles: K, or ``None`` to look at the program without expanding anything.
+        max_plate_nesting: number of dims the plates may take, P.
+        given: values held fixed, by latent site.
+        plates: subsample indices to reuse, by plate.
+    """
+
+    def __init__(
+        self,
+        num_particles: int | None,
+        max_plate_nesting: int,
+        given: Mapping[str, Tensor] | None = None,
+        plates: Mapping[str, Draw] | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_particles = num_particles
+        self.max_plate_nesting = max_plate_nesting
+        self.given = given or {}
+        self.reused = plates or {}
+        self.sites: dict[str, Site] = {}
+        self.plates: dict[str, Draw] = {}
+        self._downstream = False
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if type(msg["fn"]).__name__ == "_Subsample":
+            self._reuse_indices(msg)
+            return
+        self._check_frames(msg)
+        self._downstream = self._varies(msg["fn"])
+        if msg["is_observed"] or msg["done"] or msg["value"] is not None:
+            return
+        if msg["name"] in self.given:
+            msg["value"], msg["done"] = self.given[msg["name"]], True
+        elif self.num_particles is not None:
+            msg["fn"] = self._expand(msg["fn"], self.num_particles)
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        name = msg["name"]
+        if type(msg["fn"]).__name__ == "_Subsample":
+            self.plates[name] = Draw(msg["fn"].size, msg["value"], self._drawn_here(msg))
+        elif not msg["infer"].get("_deterministic"):
+            if name in self.sites:
+                raise ProgramError(
+                    explain(
+                        f"site '{name}'",
+                        "one sample statement of that name",
+                        "two",
+                        "Give every site of a program its own name.",
+                    )
+                )
+            self.sites[name] = self._site(msg)
+
+    def _site(self, msg: dict[str, Any]) -> Site:
+        return Site(
+            name=msg["name"],
+            fn=msg["fn"],
+            value=msg["value"],
+            is_observed=msg["is_observed"],
+            infer=msg["infer"],
+            scale=msg["scale"],
+            mask=msg["mask"],
+            frames=msg["cond_indep_stack"],
+            is_downstream=self._downstream,
+        )
+
+    def _varies(self, fn: Any) -> bool:
+        return len(fn.batch_shape) > self.max_plate_nesting
+
+    def _expand(self, fn: TorchDistributionMixin, num_particles: int) -> TorchDistributionMixin:
+        shape = fn.batch_shape[-self.max_plate_nesting :] if self.max_plate_nesting else ()
+        ones = (1,) * (self.max_plate_nesting - len(shape))
+        expanded = fn.expand(torch.Size((num_particles, *ones, *shape)))
+        if expanded.has_rsample != fn.has_rsample:  # `has_rsample_` marks the instance only
+            expanded.has_rsample = fn.has_rsample  # type: ignore[misc]
+        return expanded
+
+    def _check_frames(self, msg: dict[str, Any]) -> None:
+        for frame in msg["cond_indep_stack"]:
+            if frame.dim is not None and -frame.dim > self.max_plate_nesting:
+                raise PlateCollision(
+                    explain(
+                        f"site '{msg['name']}', plate '{frame.name}'",
+                        f"plates within the last {self.max_plate_nesting} dims, "
+                        "to the right of the particle dim",
+                        f"a plate at dim {frame.dim}",
+                        f"Pass max_plate_nesting={-frame.dim} or more, or leave it out.",
+                    )
+                )
+
+    def _drawn_here(self, msg: dict[str, Any]) -> bool:
+        size, count = msg["fn"].size, msg["fn"].subsample_size
+        return not msg.get("_explicit") and count is not None and count < size
+
+    def _reuse_indices(self, msg: dict[str, Any]) -> None:
+        name, size = msg["name"], msg["fn"].size
+        if size == 0:
+            raise DataError(
+                explain(
+                    f"plate '{name}'",
+                    "at least one datum",
+                    "size 0: an empty batch",
+                    "Drop empty batches before the step.",
+                )
+            )
+        msg["_explicit"] = msg["value"] is not None
+        if name not in self.reused:
+            return
+        drawn = self.reused[name]
+        if drawn.size != size:
+            raise _sizes_differ(name, size, drawn.size)
+        if msg["_explicit"] and drawn.is_random:
+            raise _guide_draws_its_own(name)
+        if not msg["_explicit"]:
+            msg["value"] = drawn.indices
+
+
+def _sizes_differ(name: str, model_size: int, guide_size: int) -> PlateError:
+    return PlateError(
+        explain(
+            f"plate '{name}'",
+            "one size in both programs",
+            f"{model_size} in the model and {guide_size} in the guide",
+            "Give both plates the full data size and pass the minibatch by subsample=.",
+        )
+    )
+
+
+def _guide_draws_its_own(name: str) -> PlateError:
+    return PlateError(
+        explain(
+            f"plate '{name}'",
+            "the model's subsample= indices in the guide too",
+            "a guide that draws its own random subsample",
+            "Open the plate in the guide with the same subsample=; for an AutoGuide pass "
+            "create_plates.",
+        )
+    )
+
+
+def record(program: Callable[..., Any], args: Any, kwargs: Any, recorder: Recorder) -> Recorder:
+    """Run ``program(*args, **kwargs)`` under ``recorder`` and return it, filled."""
+    with recorder:
+        program(*args, **kwargs)
+    return recorder
