@@ -24,6 +24,7 @@ LAYERS = (
     "gradients",
     "objective",
     "objectives",
+    "oracles",
     "testing",
     "data",
     "training",
@@ -50,14 +51,17 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "pyro_lvm" and not node.level:
+            found |= {f"pyro_lvm.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found.add("." * node.level + (node.module or ""))
     return found
 
 
 def layer(name: str) -> str:
-    """The part of a module's name that decides what it may import."""
-    return [*name.split("."), ""][1]
+    """The part of a module's name that decides what it may import; "" for the top itself."""
+    part = [*name.split("."), ""][1]
+    return "" if part == "__version__" else part
 
 
 def allowed(importer: str) -> set[str]:
