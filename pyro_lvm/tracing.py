@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_lvm.errors import DataError, PlateError, ProgramError, explain
+from pyro_lvm.errors import DataError, ParameterError, PlateError, ProgramError, explain
 
 __all__ = ["Draw", "PlateCollision", "Recorder", "Site", "record"]
 
@@ -126,6 +127,10 @@ class Recorder(Messenger):
                 )
             self.sites[name] = self._site(msg)
 
+    def _pyro_post_param(self, msg: dict[str, Any]) -> None:
+        if self.num_particles is None and len(msg["args"]) > 1:  # looking, not stepping
+            _check_not_stale(msg["name"], msg["args"][1])
+
     def _site(self, msg: dict[str, Any]) -> Site:
         return Site(
             name=msg["name"],
@@ -211,6 +216,21 @@ def _guide_draws_its_own(name: str) -> PlateError:
             "create_plates.",
         )
     )
+
+
+def _check_not_stale(name: str, init: Any) -> None:
+    """Pyro's global store silently prefers an old value to a new initial one."""
+    store = pyro.get_param_store()
+    wanted = init() if callable(init) else init
+    if name in store and isinstance(wanted, Tensor) and store[name].shape != wanted.shape:
+        raise ParameterError(
+            explain(
+                f"parameter '{name}'",
+                f"shape {tuple(wanted.shape)}, as its initial value has",
+                f"{tuple(store[name].shape)}, left in Pyro's store by an earlier program",
+                "Call pyro.clear_param_store() before training a new model.",
+            )
+        )
 
 
 def record(program: Callable[..., Any], args: Any, kwargs: Any, recorder: Recorder) -> Recorder:

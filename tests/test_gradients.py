@@ -1,0 +1,250 @@
+"""The mean of every gradient estimator is the exact gradient; some have lower variance.
+
+Exact gradients come from quadrature (``pyro_lvm.oracles.expected_bound``), differentiated.
+Each estimate averages independent replicates of a plate of identical data. A column fails
+when it is more than ``MAX_Z`` standard errors off: over the 200 or so columns of this file
+that happens to right code less than once in 1e5 runs. The standard error must be below
+``MAX_ERROR`` of the gradient's norm, so a fault of 0.2 of it cannot pass.
+"""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from small_programs import PROGRAMS, Program, one_level, two_level
+from torch import Tensor
+
+from pyro_lvm.annealing import LinearWarmup
+from pyro_lvm.errors import ProgramError
+from pyro_lvm.objective import Objective
+from pyro_lvm.objectives import ELBO, IWAE, Renyi
+from pyro_lvm.oracles import expected_bound
+
+MAX_Z = 5.5
+MAX_ERROR = 0.035
+REPLICATES = 100
+ROWS = 1000
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def exact_gradient(program: Program, objective: Objective, beta: float = 1.0) -> Tensor:
+    alpha = {"ELBO": 1.0, "IWAE": 0.0}.get(type(objective).__name__)
+    alpha = objective.alpha if isinstance(objective, Renyi) else alpha
+    log_weights, masses = program.grid(beta)
+    value = expected_bound(log_weights, masses, objective.num_particles, alpha)
+    grads = torch.autograd.grad(value, program.leaves, allow_unused=True)
+    return torch.stack([torch.zeros(()) if g is None else g for g in grads])
+
+
+def sampled_gradients(program: Program, objective: Objective, rows: int = ROWS) -> Tensor:
+    """Ascent direction per datum, one row a replicate."""
+    draws = []
+    for _ in range(REPLICATES):
+        loss = objective.differentiable_loss(program.model, program.guide, rows)
+        grads = torch.autograd.grad(loss, program.leaves, allow_unused=True)
+        draws.append(torch.stack([torch.zeros(()) if g is None else -g / rows for g in grads]))
+    return torch.stack(draws)
+
+
+def assert_unbiased(draws: Tensor, exact: Tensor) -> None:
+    error = draws.std(0) / len(draws) ** 0.5
+    assert error.max() < MAX_ERROR * exact.norm(), f"standard error {error} hides faults"
+    z_score = (draws.mean(0) - exact).abs() / error.clamp_min(1e-12)
+    z_score = torch.where((draws.mean(0) - exact).abs() < 1e-9, torch.zeros(()), z_score)
+    assert z_score.max() < MAX_Z, f"mean {draws.mean(0)}, exact {exact}, z {z_score}"
+
+
+OBJECTIVES = [
+    lambda gradient: ELBO(1, gradient),
+    lambda gradient: ELBO(4, gradient),
+    lambda gradient: IWAE(5, gradient),
+    lambda gradient: Renyi(3, gradient, alpha=0.5),
+    lambda gradient: Renyi(3, gradient, alpha=-0.5),
+]
+OBJECTIVE_IDS = ["ELBO-1", "ELBO-4", "IWAE-5", "Renyi-0.5", "Renyi--0.5"]
+
+
+@pytest.mark.parametrize("make_program", PROGRAMS, ids=lambda p: p.__name__)
+@pytest.mark.parametrize("make_objective", OBJECTIVES, ids=OBJECTIVE_IDS)
+@pytest.mark.parametrize("gradient", ["reparam", "stl", "dreg", "score", "vimco"])
+def test_mean_is_the_exact_gradient(make_program, make_objective, gradient) -> None:
+    program = make_program()
+    count = make_objective("reparam").num_particles
+    linear = make_objective("reparam").is_linear
+    if (gradient == "stl" and count > 1 and not linear) or (gradient == "vimco" and count == 1):
+        with pytest.raises(ProgramError, match=r"gradient="):
+            make_objective(gradient)
+        return
+    objective = make_objective(gradient)
+    if program.is_discrete and gradient in ("reparam", "stl", "dreg"):
+        with pytest.raises(ProgramError, match=r"(?s)site 'c'.*score"):
+            objective.differentiable_loss(program.model, program.guide, 2)
+        return
+    rows = 10 * ROWS if program.is_discrete else ROWS
+    assert_unbiased(sampled_gradients(program, objective, rows), exact_gradient(program, objective))
+
+
+@pytest.mark.parametrize("gradient", ["reparam", "dreg"])
+@pytest.mark.parametrize("make_program", [one_level, two_level], ids=lambda p: p.__name__)
+def test_warm_up_keeps_the_gradient_exact(make_program, gradient) -> None:
+    program, objective = make_program(), IWAE(5, gradient, beta=0.4)
+    exact = exact_gradient(program, objective, beta=0.4)
+    assert_unbiased(sampled_gradients(program, objective), exact)
+
+
+def test_warm_up_with_score_sites() -> None:
+    program, objective = PROGRAMS[2](), IWAE(5, "vimco", beta=0.4)
+    exact = exact_gradient(program, objective, beta=0.4)
+    assert_unbiased(sampled_gradients(program, objective, 10 * ROWS), exact)
+
+
+def test_stl_at_many_particles_is_biased_and_refused() -> None:
+    """The estimator itself, built by hand past the check, is far from the exact gradient."""
+    program, objective = one_level(), IWAE(5)
+    with pytest.raises(ProgramError, match="dreg"):
+        IWAE(5, "stl")
+    objective.gradient = "stl"
+    draws, exact = sampled_gradients(program, objective), exact_gradient(program, objective)
+    model_entries = draws[:, :2], exact[:2]
+    assert_unbiased(*model_entries)
+    error = draws[:, 2:].std(0) / REPLICATES**0.5
+    z_score = (draws[:, 2:].mean(0) - exact[2:]).abs() / error
+    assert z_score.max() > 50
+
+
+@pytest.mark.parametrize("make_program", [one_level, two_level], ids=lambda p: p.__name__)
+@pytest.mark.parametrize(
+    ("make", "gradient", "least"),
+    [(lambda g: ELBO(1, g), "stl", 1.5), (lambda g: IWAE(5, g), "dreg", 2.0)],
+    ids=["ELBO-stl", "IWAE-dreg"],
+)
+def test_path_gradients_have_lower_variance(make_program, make, gradient, least) -> None:
+    """Total variance of the guide's entries, reparam over the path estimator; printed."""
+    program = make_program()
+    first = len(program.theta)
+    plain = sampled_gradients(program, make("reparam"))[:, first:].var(0).sum()
+    path = sampled_gradients(program, make(gradient))[:, first:].var(0).sum()
+    print(f"{program.name}: variance reparam / {gradient} = {(plain / path).item():.1f}")
+    assert plain / path > least
+
+
+@pytest.mark.parametrize("objective", [ELBO(1, "stl"), ELBO(3, "stl"), IWAE(5, "dreg")])
+def test_path_gradient_vanishes_at_the_exact_posterior(objective) -> None:
+    loc = torch.tensor(0.5, requires_grad=True)
+    scale = torch.tensor(0.5**0.5, requires_grad=True)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc * x, scale))
+
+    objective.differentiable_loss(model, guide, torch.randn(20)).backward()
+    assert loc.grad.abs() < 1e-12
+    assert scale.grad.abs() < 1e-12
+
+
+def test_score_and_vimco_agree_with_enumeration() -> None:
+    """Four Bernoulli latents, five particles: all 2^5 draws of each, weighted by probability."""
+    x = torch.tensor([0.3, 2.1, -1.0, 1.7])
+    logits = torch.zeros(4, requires_grad=True)
+
+    def model() -> None:
+        with pyro.plate("data", 4):
+            z = pyro.sample("z", dist.Bernoulli(0.3))
+            pyro.sample("x", dist.Normal(2 * z, 1.0), obs=x)
+
+    def guide() -> None:
+        with pyro.plate("data", 4):
+            pyro.sample("z", dist.Bernoulli(logits=logits))
+
+    z = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 5).T[..., None]  # (5, 32, 1)
+    log_q = dist.Bernoulli(logits=logits).log_prob(z)
+    log_p = dist.Bernoulli(0.3).log_prob(z) + dist.Normal(2 * z, 1.0).log_prob(x)
+    bounds = (log_p - log_q).logsumexp(0) - torch.tensor(5.0).log()
+    exact = -(log_q.sum(0).exp() * bounds).sum()
+    (exact_grad,) = torch.autograd.grad(exact, logits)
+    assert abs(exact.item() - 6.917) < 5e-4
+    torch.testing.assert_close(
+        exact_grad, torch.tensor([0.120, -0.069, 0.301, -0.028]), atol=5e-4, rtol=0
+    )
+    for gradient in ("score", "vimco"):
+        objective = IWAE(5, gradient)
+        draws = torch.stack(
+            [
+                torch.autograd.grad(objective.differentiable_loss(model, guide), logits)[0]
+                for _ in range(2000)
+            ]
+        )
+        error = draws.std(0) / len(draws) ** 0.5
+        assert ((draws.mean(0) - exact_grad).abs() / error).max() < MAX_Z
+        assert error.max() < 0.1 * exact_grad.norm()
+
+
+def test_gradient_under_subsampling_is_the_full_one() -> None:
+    """Four different data, one of them a step: N/B times its gradient has the full mean."""
+    x = torch.tensor([-1.0, 0.2, 0.9, 2.5])
+    w = torch.tensor(0.3, requires_grad=True)
+
+    def model(x: Tensor, size: int) -> None:
+        with pyro.plate("data", 4, subsample_size=size) as index:
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.7), obs=x[index])
+
+    def guide(x: Tensor, size: int) -> None:
+        with pyro.plate("data", 4, subsample_size=size) as index:
+            pyro.sample("z", dist.Normal(w * x[index], 0.9))
+
+    objective = IWAE(5, "dreg")
+
+    def gradients(size: int, count: int) -> Tensor:
+        losses = [objective.differentiable_loss(model, guide, x, size) for _ in range(count)]
+        return torch.stack([torch.autograd.grad(loss, w)[0] for loss in losses])
+
+    part, full = gradients(1, 1600), gradients(4, 600)
+    error = (part.var() / len(part) + full.var() / len(full)) ** 0.5
+    assert abs(part.mean() - full.mean()) < MAX_Z * error
+    assert error < 0.1 * full.mean().abs()
+
+
+def test_model_entries_of_dreg_are_the_plain_ones() -> None:
+    """At the same draws, dreg changes the guide's gradient and not the model's."""
+    program = two_level()
+    grads = []
+    for gradient in ("reparam", "dreg"):
+        pyro.set_rng_seed(3)
+        loss = IWAE(5, gradient).differentiable_loss(program.model, program.guide, 7)
+        grads.append(torch.autograd.grad(loss, program.leaves))
+    for plain, doubly in zip(grads[0][:2], grads[1][:2], strict=True):
+        torch.testing.assert_close(plain, doubly)
+    assert not torch.allclose(torch.stack(grads[0][2:]), torch.stack(grads[1][2:]))
+
+
+def test_free_bits_stop_the_kl_gradient_only() -> None:
+    program = one_level()
+    loss = ELBO(4, free_bits=100.0).differentiable_loss(program.model, program.guide, 50)
+    grads = dict(
+        zip(
+            [*program.theta, *program.phi],
+            torch.autograd.grad(loss, program.leaves, allow_unused=True),
+            strict=True,
+        )
+    )
+    assert grads["a"] is None or grads["a"] == 0  # the prior's parameter
+    assert grads["b"].abs() > 0
+
+
+def test_schedule_moves_with_each_differentiable_loss() -> None:
+    program = one_level()
+    objective = ELBO(beta=LinearWarmup(num_steps=2))
+    objective.loss(program.model, program.guide, 3)
+    assert objective.beta_now() == 0.0
+    betas = []
+    for _ in range(3):
+        objective.differentiable_loss(program.model, program.guide, 3)
+        betas.append(objective.beta_now())
+    assert betas == [0.5, 1.0, 1.0]
