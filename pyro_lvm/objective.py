@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from inspect import isabstract
 from math import isfinite
 from typing import Any, ClassVar
 
@@ -69,6 +70,11 @@ class Objective(PyroELBO):
         self.free_bits = free_bits
         self.step = 0
         self._check_arguments()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class is abstract (to be extended) or final (to be used), never both."""
+        super().__init_subclass__(**kwargs)
+        _check_extension(cls)
 
     @abstractmethod
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
@@ -231,6 +237,31 @@ class Objective(PyroELBO):
             )
         if self.gradient == "dreg" and curved and self.free_bits:
             raise _argument("free_bits", "0 with gradient='dreg' and K > 1", self.free_bits, "0.0")
+
+
+_DERIVED = ("loss", "loss_and_grads", "differentiable_loss", "bound", "log_weights", "particles")
+
+
+def _check_extension(cls: type) -> None:
+    concrete = [b for b in cls.__mro__[1:-1] if issubclass(b, Objective) and not isabstract(b)]
+    if concrete:
+        raise TypeError(
+            explain(
+                f"class {cls.__name__}",
+                "an abstract base, such as Objective",
+                f"the finished objective {concrete[0].__name__}",
+                "Extend Objective and write bound_per_datum.",
+            )
+        )
+    if hidden := sorted(set(_DERIVED) & set(vars(cls))):
+        raise TypeError(
+            explain(
+                f"class {cls.__name__}",
+                f"{', '.join(_DERIVED)} as Objective derives them",
+                f"its own {hidden[0]}",
+                "Write bound_per_datum, or a gradient in pyro_lvm.gradients.",
+            )
+        )
 
 
 def _argument(name: str, expected: str, found: Any, instead: str) -> ProgramError:

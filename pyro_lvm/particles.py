@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -132,10 +132,11 @@ def draw(
     passed = {n: relay(v) if relay and v.requires_grad else v for n, v in values.items()}
     p = record(model, args, kwargs, Recorder(num_particles, nesting, passed, q.plates))
     _check(p, q)
+    q.sites = _share_masks(q.sites, p.sites)
     model_sites = {n: s for n, s in p.sites.items() if not is_imputed(s) or n in values}
     layout = Layout.of([*model_sites.values(), *q.sites.values()], nesting)
     log_q = (
-        _path_only_log_q(guide, args, kwargs, q, passed)
+        _path_only_log_q(guide, args, kwargs, q, p.sites, passed)
         if path_only
         else {n: _log_prob(s) for n, s in q.sites.items()}
     )
@@ -148,6 +149,14 @@ def _check(p: Recorder, q: Recorder) -> None:
     for recorder in (p, q):
         for site in recorder.sites.values():
             check_site(site, recorder.max_plate_nesting, recorder.num_particles)
+
+
+def _share_masks(guide: Mapping[str, Site], model: Mapping[str, Site]) -> dict[str, Site]:
+    """A guide that imputes under ``obs_mask`` is not charged for what was observed."""
+    return {
+        n: replace(s, mask=model[n].mask) if n in model and is_imputed(model[n]) else s
+        for n, s in guide.items()
+    }
 
 
 def _assemble(
@@ -215,7 +224,12 @@ def _outside_support(site: Site, error: ValueError) -> PyroLVMError:
 
 
 def _path_only_log_q(
-    guide: Program, args: Any, kwargs: Any, q: Recorder, passed: Mapping[str, Tensor]
+    guide: Program,
+    args: Any,
+    kwargs: Any,
+    q: Recorder,
+    model_sites: Mapping[str, Site],
+    passed: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
     """Per site, log q at the draws minus its direct parameter derivative.
 
@@ -236,7 +250,8 @@ def _path_only_log_q(
     }
     again = Recorder(2 * num_particles, q.max_plate_nesting, doubled, q.plates)
     record(guide, args, kwargs, again)
-    scores = {n: _doubled(_log_prob(s), again) for n, s in again.sites.items()}
+    sites = _share_masks(again.sites, model_sites)
+    scores = {n: _doubled(_log_prob(s), again) for n, s in sites.items()}
     return {n: _without_direct(s[:num_particles], s[num_particles:]) for n, s in scores.items()}
 
 

@@ -337,3 +337,33 @@ def test_low_precision_log_probs_are_summed_in_float32() -> None:
             pyro.sample("z", dist.Normal(torch.zeros_like(x), torch.ones_like(x)))
 
     assert IWAE(3).log_weights(model, guide).dtype == torch.float32
+
+
+@pytest.mark.parametrize("gradient", ["reparam", "dreg"])
+def test_guide_that_imputes_is_charged_for_what_is_hidden_only(gradient) -> None:
+    """x ~ N(0,1) with holes imputed by the guide from the same law: the evidence, exactly."""
+    x = torch.tensor([0.3, float("nan"), -1.2])
+    observed = ~x.isnan()
+    scale = torch.ones((), requires_grad=True)
+
+    def model() -> None:
+        with pyro.plate("data", 3):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(0.0 * z, 1.0), obs=x, obs_mask=observed)
+
+    def guide() -> None:
+        with pyro.plate("data", 3):
+            z = pyro.sample("z", dist.Normal(0.0, scale))
+            pyro.sample("x_unobserved", dist.Normal(0.0 * z, 1.0))
+
+    objective = IWAE(4, gradient)
+    exact = dist.Normal(0.0, 1.0).log_prob(x.nan_to_num()) * observed
+    torch.testing.assert_close(objective.bound(model, guide), exact)
+    assert objective.differentiable_loss(model, guide).isfinite()
+
+
+def test_finished_objectives_are_not_extended() -> None:
+    with pytest.raises(TypeError, match="finished objective IWAE"):
+        type("Tighter", (IWAE,), {})
+    with pytest.raises(TypeError, match="its own loss"):
+        type("Lossy", (Objective,), {"loss": lambda self: 0.0})
