@@ -1,0 +1,129 @@
+"""Held-out bound and importance-sampling diagnostics of a fit in progress."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_lvm.objective import Objective
+from pyro_lvm.particles import Particles
+from pyro_lvm.training.fabric import Fabric
+from pyro_lvm.training.loader import Batch, Batches
+from pyro_lvm.training.programs import Programs
+from pyro_lvm.training.rng import seeded
+from pyro_lvm.training.state import Row
+from pyro_lvm.weights import effective_sample_size, pareto_khat
+
+__all__ = ["DatumCount", "Evaluator"]
+
+KHAT_LIMIT = 0.7
+
+
+class DatumCount:
+    """How many data a loss speaks for: its rows, times the N/B scale of their plate.
+
+    One draw per batch size tells; later batches of that size are looked up. A joint bound
+    (a global latent variable) counts the rows of its observed data.
+    """
+
+    def __init__(self, objective: Objective, programs: Programs) -> None:
+        self.objective = objective
+        self.programs = programs
+        self.known: dict[int, float] = {}
+
+    def __call__(self, batch: Batch) -> float:
+        if batch.size not in self.known:
+            with seeded("count"), self.programs.evaluating():
+                particles = self.objective.particles(
+                    self.programs.model, self.programs.guide, *batch.args, **batch.kwargs
+                )
+            self.known[batch.size] = _num_data(particles, batch)
+        return self.known[batch.size]
+
+
+class Evaluator:
+    """Evaluates the programs with the same random numbers every time.
+
+    Args:
+        objective: whose bound to report.
+        programs: the model and guide.
+        held_out: batches of held-out data, if any.
+        probe: the few data for the effective sample size and k-hat, if wanted.
+        num_particles: draws per datum for those.
+        count: the number of data a bound speaks for.
+        seed: what the random numbers depend on.
+        fabric: precision, and the sum over processes.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        programs: Programs,
+        *,
+        held_out: Batches | None,
+        probe: Batches | None,
+        num_particles: int,
+        count: DatumCount,
+        seed: int,
+        fabric: Fabric,
+    ) -> None:
+        self.objective = objective
+        self.programs = programs
+        self.held_out = held_out
+        self.probe = probe
+        self.many = copy.copy(objective)
+        self.many.num_particles = num_particles
+        self.seed = seed
+        self.fabric = fabric
+        self.count = count
+
+    def __call__(self) -> Row:
+        """``bound`` in nats per datum, ``ess`` as a share of the draws, ``khat``, ``khat_high``."""
+        with (
+            seeded(self.seed, "evaluate", self.fabric.global_rank),
+            torch.no_grad(),
+            self.programs.evaluating(),
+            self.fabric.autocast(),
+        ):
+            row: Row = {}
+            if self.held_out is not None:
+                row["bound"] = self._bound(self.held_out)
+            if self.probe is not None:
+                row |= self._weights(next(self.probe.epoch(0)))
+            return row
+
+    def _bound(self, batches: Batches) -> float:
+        sums = torch.stack([self._batch_sums(batch) for batch in batches.epoch(0)]).sum(0)
+        total, size = self._over_processes(sums).tolist()
+        return float(total / size)
+
+    def _batch_sums(self, batch: Batch) -> Tensor:  # (2,): bound times data, data
+        bound = self._call(self.objective.bound, batch)
+        mean = bound.mean() if bound.dim() else bound / self.count(batch)
+        return torch.stack([mean.double() * batch.size, mean.new_tensor(batch.size).double()])
+
+    def _weights(self, batch: Batch) -> Row:
+        log_weights = self._call(self.many.log_weights, batch)  # (K, *batch)
+        khat = pareto_khat(log_weights)
+        ess = effective_sample_size(log_weights) / len(log_weights)
+        values = torch.stack([ess.mean(), khat.median(), (khat > KHAT_LIMIT).double().mean()])
+        shares = self._over_processes(values.double()) / self.fabric.world_size
+        return dict(zip(("ess", "khat", "khat_high"), shares.tolist()))
+
+    def _call(self, method: Any, batch: Batch) -> Tensor:
+        value = method(self.programs.model, self.programs.guide, *batch.args, **batch.kwargs)
+        return torch.as_tensor(value)
+
+    def _over_processes(self, values: Tensor) -> Tensor:
+        return torch.as_tensor(self.fabric.all_reduce(values, reduce_op="sum"))
+
+
+def _num_data(particles: Particles, batch: Batch) -> float:
+    shape = particles.log_weights.shape[1:]
+    if shape:
+        return float(torch.as_tensor(particles.scale).expand(shape).sum())
+    scales = [site.scale for site in particles.model.values() if site.is_observed]
+    return batch.size * float(torch.as_tensor(scales[0]).mean()) if scales else float(batch.size)

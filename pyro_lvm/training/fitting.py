@@ -1,0 +1,290 @@
+"""Train a model and a guide: one call from data to a :class:`FitResult`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyro
+
+from pyro_lvm.objective import Objective
+from pyro_lvm.training.evaluate import DatumCount, Evaluator
+from pyro_lvm.training.fabric import Fabric
+from pyro_lvm.training.inputs import Data
+from pyro_lvm.training.loader import Transform
+from pyro_lvm.training.loop import Limits, Loop
+from pyro_lvm.training.metrics import MetricLog, Progress
+from pyro_lvm.training.optimizers import (
+    OptimizerSpec,
+    SchedulerSpec,
+    make_optimizer,
+    make_scheduler,
+)
+from pyro_lvm.training.parts import Parts
+from pyro_lvm.training.programs import Program, Programs
+from pyro_lvm.training.result import FitResult
+from pyro_lvm.training.resume import check_same_run, checkpoint_folder, starting_point
+from pyro_lvm.training.rng import seeded
+from pyro_lvm.training.settings import check_covered, check_options, describe, launch
+from pyro_lvm.training.snapshots import Snapshots
+from pyro_lvm.training.state import Callback, TrainingState
+from pyro_lvm.training.step import Stepper
+
+__all__ = ["fit"]
+
+
+def fit(
+    model: Program,
+    guide: Program,
+    data: Data,
+    objective: Objective,
+    *,
+    max_epochs: int | None = None,
+    max_steps: int | None = None,
+    batch_size: int | None = 128,
+    validation: Data | float | None = None,
+    optimizer: OptimizerSpec = "adam",
+    lr: float = 1e-3,
+    lr_scheduler: SchedulerSpec = None,
+    max_grad_norm: float | None = None,
+    patience: int | None = None,
+    restore_best: bool = False,
+    seed: int = 0,
+    transform: Transform | None = None,
+    allow_nan: bool = False,
+    on_nonfinite: str = "raise",
+    max_skips: int = 10,
+    accelerator: str = "auto",
+    devices: int | str | list[int] = 1,
+    strategy: str = "auto",
+    precision: str = "32-true",
+    evaluate_every: int | None = None,
+    diagnostic_particles: int = 100,
+    log_every: int = 10,
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
+    run_dir: str | Path | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool | str | Path = False,
+    tensorboard: bool = False,
+) -> FitResult:
+    """Train ``model`` and ``guide`` by stochastic gradients of ``objective``.
+
+    The loss is in nats per datum: the objective's loss over the number of data it speaks for
+    (the batch, times the N/B scale of its plate). Step sizes and ``max_grad_norm`` therefore
+    do not depend on the size of the data set or of the batch.
+
+    Programs may be modules, methods of modules, or plain functions with ``pyro.param`` and
+    ``pyro.module``. They are called as ``model(*batch)``, or ``model(**batch)`` for dicts,
+    and trained in place; module parameters stay out of Pyro's parameter store.
+
+    On the CPU a run that was killed and resumed gives the same numbers, bit for bit, as one
+    that was not. Ctrl-C ends the run after the step, saves it, and says how to go on.
+    The caller's random state is left as it was.
+
+    Args:
+        model: the generative program.
+        guide: the program that draws its latent variables.
+        data: a tensor, a tuple or dict of tensors with one row per datum, a ``Dataset``, or a
+            ``DataLoader`` (which keeps its own batches). A boolean tensor among them is a mask
+            (True = observed) that excuses NaN in those of its shape.
+        objective: what to maximise, for instance ``IWAE(num_particles=5)``.
+        max_epochs: passes over the data; 100 if neither this nor ``max_steps`` is given.
+        max_steps: optimiser steps.
+        batch_size: data per step over all devices; None for all of them, in the given order.
+            Batches with a single datum are left out where a network has BatchNorm.
+        validation: held-out data, or the fraction of ``data`` to hold out.
+        optimizer: "adam", "adamw", "sgd", or a function from parameters to an optimiser.
+        lr: learning rate of a named optimiser.
+        lr_scheduler: "cosine", or a function from the optimiser to a schedule; stepped once
+            an update.
+        max_grad_norm: the gradient is cut to this norm.
+        patience: stop after so many evaluations without a better held-out bound.
+        restore_best: end with the parameters of the best held-out bound.
+        seed: decides every random number of the run.
+        transform: function ``(batch, torch.Generator) -> batch``, for instance dynamic
+            binarisation; held-out data are transformed with the same numbers each time.
+        allow_nan: do not look for NaN and infinities in the data.
+        on_nonfinite: "raise" on a loss or gradient that is not finite, or "skip" the update.
+        max_skips: updates that may be skipped in a row before it is an error.
+        accelerator: "auto", "cpu", "cuda", ...; this and the next three go to Lightning Fabric.
+        devices: how many devices, or which.
+        strategy: "auto", "ddp", ...
+        precision: "32-true", "bf16-mixed", "64-true", ...
+        evaluate_every: steps between evaluations; None for each epoch's end.
+        diagnostic_particles: draws per datum for the effective sample size and k-hat on a few
+            data; 0 to leave them out.
+        log_every: steps between rows of metrics.
+        callbacks: see :class:`~pyro_lvm.training.Callback`.
+        progress: show a progress bar; None for only on a terminal.
+        run_dir: folder for metrics and checkpoints; None to write nothing.
+        checkpoint_every: steps between checkpoints; None for each epoch's end.
+        resume: True to go on from the latest checkpoint in ``run_dir``, if there is one; or a
+            checkpoint file or a run directory to go on from.
+        tensorboard: write TensorBoard files to ``run_dir`` too.
+
+    Returns:
+        The trained programs, the history, and where the best checkpoint is.
+
+    Raises:
+        DataError: empty data, unequal lengths, NaN or infinities.
+        ParameterError: nothing to train, or stale parameters in Pyro's store.
+        PlateError: a plate subsamples at random while several processes train.
+        NonFiniteError: a loss or gradient is not finite; the message names the site.
+        CheckpointError: nothing to resume, a foreign file, or an earlier run in ``run_dir``.
+
+    Example:
+        >>> import pyro, torch, pyro.distributions as dist
+        >>> from pyro_lvm.objectives import ELBO
+        >>> def model(x):
+        ...     mean = pyro.param("mean", torch.tensor(0.0))
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(mean, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     shift = pyro.param("shift", torch.tensor(0.0))
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2 + shift, 0.5**0.5))
+        >>> x = 3.0 + torch.linspace(-1, 1, 100)
+        >>> result = fit(model, guide, x, ELBO(num_particles=10), max_epochs=200, lr=0.1)
+        >>> abs(pyro.param("mean").item() - 3.0) < 0.2
+        True
+        >>> result.history["loss"][-1] < result.history["loss"][0]
+        True
+    """
+    options = dict(locals())
+    check_options(options)
+    fabric = launch(accelerator, devices, strategy, precision)
+    run_path = None if run_dir is None else Path(run_dir)
+    folder = checkpoint_folder(run_path)
+    saved = starting_point(resume, folder)
+    with seeded(seed, fabric.global_rank), pyro.settings.context(module_local_params=True):
+        programs = Programs(model, guide)
+        programs.to(fabric.device)
+        parts = Parts.of(
+            data,
+            validation,
+            batch_size,
+            seed=seed,
+            transform=transform,
+            allow_nan=allow_nan,
+            min_size=2 if programs.has_batch_norm() else 1,
+            fabric=fabric,
+        )
+        programs.discover(
+            next(parts.train.epoch(0)), seed=seed, refuse_subsampling=fabric.world_size > 1
+        )
+        limits = Limits(
+            max_epochs=100 if max_epochs is None and max_steps is None else max_epochs,
+            max_steps=max_steps,
+            patience=patience,
+            evaluate_every=evaluate_every,
+            log_every=log_every,
+            checkpoint_every=checkpoint_every,
+        )
+        total_steps = limits.total_steps(parts.train.steps(0))
+        stepper = _stepper(
+            programs,
+            objective,
+            fabric,
+            optimizer=optimizer,
+            lr=lr,
+            lr_scheduler=lr_scheduler,
+            total_steps=total_steps,
+            max_grad_norm=max_grad_norm,
+            max_skips=max_skips if on_nonfinite == "skip" else 0,
+        )
+        state = TrainingState()
+        config = describe(options) | {
+            "batch_size": parts.train.batch_size,
+            "num_data": parts.train.num_data,
+            "world_size": fabric.world_size,
+        }
+        snapshots = Snapshots(stepper, objective, state, config, folder)
+        if saved is not None:
+            check_same_run(saved, config)
+            snapshots.restore(saved)
+        loop = Loop(
+            stepper=stepper,
+            batches=parts.train,
+            evaluator=Evaluator(
+                objective,
+                programs,
+                held_out=parts.held_out,
+                probe=parts.probe if diagnostic_particles else None,
+                num_particles=diagnostic_particles,
+                count=stepper.count,
+                seed=seed,
+                fabric=fabric,
+            ),
+            limits=limits,
+            snapshots=snapshots,
+            callbacks=callbacks,
+            state=state,
+            log=MetricLog(
+                run_path if fabric.is_global_zero else None,
+                state.rows(),
+                tensorboard=tensorboard and fabric.is_global_zero,
+            ),
+            progress=Progress(
+                total_steps, state.step, progress if fabric.is_global_zero else False
+            ),
+        )
+        loop.run()
+        if restore_best:
+            snapshots.restore_best()
+    if loop.interrupted and fabric.is_global_zero:
+        print(_how_to_resume(state, run_path))
+    return FitResult(
+        model,
+        guide,
+        objective,
+        state.history,
+        config=config,
+        best_checkpoint=folder.best if folder and folder.best.is_file() else None,
+        interrupted=loop.interrupted,
+        seconds_per_step=loop.seconds_per_step,
+        _programs=programs,
+    )
+
+
+def _stepper(
+    programs: Programs,
+    objective: Objective,
+    fabric: Fabric,
+    *,
+    optimizer: OptimizerSpec,
+    lr: float,
+    lr_scheduler: SchedulerSpec,
+    total_steps: int,
+    max_grad_norm: float | None,
+    max_skips: int,
+) -> Stepper:
+    parameters = programs.parameters()
+    raw = make_optimizer(optimizer, parameters, lr)
+    elbo: Any = objective  # Pyro types its programs as modules; functions will do
+    loss = elbo(programs.model, programs.guide)
+    check_covered(loss, parameters, fabric.world_size)
+    scheduler = make_scheduler(lr_scheduler, raw, total_steps)
+    loss, wrapped = fabric.setup(loss, raw)
+    return Stepper(
+        fabric,
+        programs,
+        loss,
+        wrapped,
+        scheduler,
+        parameters,
+        DatumCount(objective, programs),
+        max_grad_norm,
+        max_skips,
+    )
+
+
+def _how_to_resume(state: TrainingState, run_dir: Path | None) -> str:
+    if run_dir is None:
+        return f"Stopped after step {state.step}. Nothing was saved: no run_dir was given."
+    return (
+        f"Stopped after step {state.step} and saved. To go on, call fit with the same "
+        f"arguments and run_dir={str(run_dir)!r}, resume=True."
+    )

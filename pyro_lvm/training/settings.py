@@ -1,0 +1,110 @@
+"""Options of a run: checked, described in plain types, and handed to Lightning Fabric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from pyro_lvm.errors import ParameterError, PyroLVMError, explain
+from pyro_lvm.training.fabric import Fabric
+
+__all__ = ["check_covered", "check_options", "describe", "launch"]
+
+_LEAST = {
+    "max_epochs": 0,
+    "max_steps": 0,
+    "batch_size": 1,
+    "patience": 1,
+    "max_skips": 0,
+    "evaluate_every": 1,
+    "diagnostic_particles": 0,
+    "log_every": 1,
+    "checkpoint_every": 1,
+}
+
+
+def describe(options: dict[str, Any]) -> dict[str, Any]:
+    """The options in plain types: functions and objects by name."""
+    return {name: _plain(value) for name, value in options.items()}
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Refuse options that make no sense.
+
+    Raises:
+        PyroLVMError: naming the argument.
+    """
+    for name, least in _LEAST.items():
+        value = options[name]
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise _refused(name, f"an integer >= {least}", value, f"Pass {name}={least} or more.")
+    if options["on_nonfinite"] not in ("raise", "skip"):
+        raise _refused(
+            "on_nonfinite", "'raise' or 'skip'", options["on_nonfinite"], "Pass one of the two."
+        )
+    if str(options["precision"]).startswith("16"):
+        raise _refused(
+            "precision",
+            "a type with the range of float32",
+            options["precision"],
+            "Pass precision='bf16-mixed': log-weights overflow in float16.",
+        )
+    for name in ("patience", "restore_best"):
+        if options[name] and options["validation"] is None:
+            raise _refused(
+                "validation", f"held-out data, for {name}", None, "Pass validation=0.1 or data."
+            )
+
+
+def launch(
+    accelerator: str, devices: int | str | list[int], strategy: str, precision: str
+) -> Fabric:
+    """Fabric, started."""
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        strategy=strategy,
+        precision=precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def check_covered(loss: nn.Module, parameters: Sequence[Tensor], world_size: int) -> None:
+    """Refuse parameters that several processes would not keep equal.
+
+    Raises:
+        ParameterError: some are outside the modules that PyTorch keeps in step.
+    """
+    covered = {id(p) for p in loss.parameters()}
+    outside = sum(id(p) not in covered for p in parameters)
+    if world_size > 1 and outside:
+        raise ParameterError(
+            explain(
+                "model and guide",
+                "modules, when several processes train together",
+                f"{outside} parameters in Pyro's store or outside the module that is called",
+                "Make each program an nn.Module or PyroModule with a forward method.",
+            )
+        )
+
+
+def _plain(value: Any) -> Any:
+    if type(value) in (str, int, float, bool, type(None)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple) and not any(isinstance(item, Tensor) for item in value):
+        return [_plain(item) for item in value]
+    if isinstance(value, Tensor):
+        return f"tensor of shape {tuple(value.shape)}"
+    if hasattr(value, "num_particles"):
+        return f"{type(value).__name__}(num_particles={value.num_particles})"
+    return getattr(value, "__qualname__", type(value).__name__)
+
+
+def _refused(name: str, expected: str, found: Any, hint: str) -> PyroLVMError:
+    return PyroLVMError(explain(name, expected, repr(found), hint))
