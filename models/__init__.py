@@ -1,0 +1,7 @@
+"""Generative models: one file each, one line here."""
+
+from pyro_lvm.models.factor_analysis import FactorAnalysis
+from pyro_lvm.models.probabilistic_pca import ProbabilisticPCA
+from pyro_lvm.models.vae import VAE
+
+__all__ = ["VAE", "FactorAnalysis", "ProbabilisticPCA"]
