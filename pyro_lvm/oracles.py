@@ -122,7 +122,7 @@ def expected_bound(
         return (masses * log_weights).sum()
     power = 1.0 - alpha
     shift = (power * log_weights.detach()).logsumexp(0)  # keeps the integrand near u = 0
-    u = torch.linspace(-45.0, 75.0, 1201, dtype=log_weights.dtype)
+    u = torch.linspace(-45.0, 75.0, 1201, dtype=log_weights.dtype, device=log_weights.device)
     weights = torch.exp(power * log_weights - shift)
     phi = (masses * torch.exp(-u.exp()[:, None] * weights)).sum(-1)
     integrand = torch.exp(-u.exp()) - phi**num_particles

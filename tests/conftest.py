@@ -11,7 +11,7 @@ import torch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", help="device of the tests that take one")
+    parser.addoption("--device", default="cpu", help="device on which tests make their tensors")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -19,14 +19,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def fresh_state() -> Iterator[None]:
-    """The same start for each test, whatever ran before it."""
+def fresh_state(device: torch.device) -> Iterator[None]:
+    """The same start for each test, whatever ran before it, on the device asked for."""
     dtype = torch.get_default_dtype()
+    torch.set_default_device(device)
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     with pyro.settings.context(), pyro.validation_enabled():
         yield
     torch.set_default_dtype(dtype)
+    torch.set_default_device("cpu")
 
 
 @pytest.fixture
