@@ -16,17 +16,22 @@ from pyro_lvm.weights import (
 )
 
 SHAPES = torch.tensor([-0.5, -0.1, 0.2, 0.5, 0.7, 1.0, 2.0], dtype=torch.float64)
+ARVIZ_1 = int(az.__version__.split(".")[0]) >= 1
+
+# ArviZ 1.x rounds the length of the tail down, not up, and counts weights tied with the cut.
+SIZES = [100, 225] if ARVIZ_1 else [21, 25, 100, 226, 1000, 5000]
+KINDS = ["continuous", "zeros", "far away", "normal", *([] if ARVIZ_1 else ["tied"])]
 
 
 def arviz_psis(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     """ArviZ's smoothed log-weights and k-hat; 1.x wants log-likelihoods, minus log-weights."""
     values = log_weights.T.contiguous().numpy()
-    if int(az.__version__.split(".")[0]) < 1:
-        smoothed, khat = az.psislw(values)
-    else:
+    if ARVIZ_1:
         from arviz_stats.base import array_stats
 
         smoothed, khat = array_stats.psislw(-values, axis=-1)
+    else:
+        smoothed, khat = az.psislw(values)
     return torch.as_tensor(np.asarray(smoothed)).T, torch.as_tensor(np.asarray(khat))
 
 
@@ -36,8 +41,8 @@ def pareto_log_weights(num_samples: int, shapes: Tensor = SHAPES) -> Tensor:  # 
     return torch.log1p((u**-shapes - 1) / shapes)
 
 
-@pytest.mark.parametrize("num_samples", [21, 25, 100, 225, 226, 1000, 5000])
-@pytest.mark.parametrize("kind", ["continuous", "tied", "zeros", "far away", "normal"])
+@pytest.mark.parametrize("num_samples", SIZES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_agrees_with_arviz(num_samples: int, kind: str) -> None:
     log_weights = pareto_log_weights(num_samples)
     if kind == "tied":  # some values repeat, also at the cut

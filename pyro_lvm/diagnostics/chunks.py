@@ -1,0 +1,161 @@
+"""Many draws of one model and guide, a bounded number of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from pyro.distributions import Unit
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
+from torch import Tensor
+
+from pyro_lvm.errors import PyroLVMError, explain
+from pyro_lvm.objective import Objective
+from pyro_lvm.particles import Particles
+from pyro_lvm.tracing import Recorder, Site, record
+
+__all__ = ["Chunks", "Plated", "Replicate", "SharedPlates", "check_count", "is_factor"]
+
+Program = Callable[..., Any]
+
+_MAX_ELEMENTS = 2**23  # values of all sites in one chunk: some 200 MB of float32 at the peak
+
+
+class Plated(NamedTuple):
+    """Values of one site, ``(num_draws, *plates, *event)``, and the names of its plates."""
+
+    plates: tuple[str, ...]
+    values: Tensor
+
+
+class SharedPlates(Messenger):
+    """Opens each plate with the indices of its first run, so that chunks share a minibatch.
+
+    Attributes:
+        indices: what each plate was opened with, by name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.indices: dict[str, Tensor] = {}
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if _opens_plate(msg) and msg["value"] is None and msg["name"] in self.indices:
+            msg["value"] = self.indices[msg["name"]]
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        if _opens_plate(msg):
+            self.indices.setdefault(msg["name"], msg["value"])
+
+
+class Replicate(UnconditionMessenger):
+    """Draws observed data anew; deterministic sites and factors, which are no data, stay."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["infer"].get("_deterministic") and not is_factor(msg["fn"]):
+            super()._pyro_sample(msg)
+
+
+def is_factor(fn: Any) -> bool:
+    """Whether ``pyro.factor`` made the distribution."""
+    return isinstance(fn, Unit)
+
+
+def _opens_plate(msg: Mapping[str, Any]) -> bool:
+    return type(msg["fn"]).__name__ == "_Subsample"
+
+
+class Chunks:
+    """Iterates over :class:`Particles` that add up to ``num_samples`` draws, no gradient.
+
+    Args:
+        objective: what makes the particles and checks the programs for its purpose.
+        num_samples: draws in all.
+        chunk_size: draws at a time; by default as many as bound the memory.
+
+    Attributes:
+        plates: the indices that every plate is opened with.
+        probe: two particles, for what all chunks have in common.
+    """
+
+    def __init__(
+        self,
+        objective: type[Objective],
+        model: Program,
+        guide: Program,
+        args: Any,
+        kwargs: Any,
+        num_samples: int,
+        chunk_size: int | None = None,
+    ) -> None:
+        self.num_samples = check_count("num_samples", num_samples)
+        self.objective = objective
+        self.model, self.guide = model, guide
+        self.args, self.kwargs = args, kwargs
+        self.plates = SharedPlates()
+        probe = objective(num_particles=2)  # 2, as some checks apply to several particles only
+        self.probe = self._particles(probe)
+        affordable = _MAX_ELEMENTS // _elements(self.probe)
+        wanted = max(1, affordable) if chunk_size is None else chunk_size
+        self.chunk_size = check_count("chunk_size", wanted)
+        self.max_plate_nesting = probe.max_plate_nesting or 0
+
+    def __iter__(self) -> Iterator[Particles]:
+        for start in range(0, self.num_samples, self.chunk_size):
+            count = min(self.chunk_size, self.num_samples - start)
+            yield self._particles(
+                self.objective(num_particles=count, max_plate_nesting=self.max_plate_nesting)
+            )
+
+    def _particles(self, objective: Objective) -> Particles:
+        with self.plates:
+            return objective.particles(self.model, self.guide, *self.args, **self.kwargs)
+
+    def simulate(self, num_draws: int, given: Mapping[str, Tensor]) -> dict[str, Site]:
+        """Run the model with its observed sites drawn, not observed, and latents ``given``.
+
+        Sites that were observed carry ``infer["was_observed"]``.
+        """
+        recorder = Recorder(num_draws, self.max_plate_nesting, given)
+        with torch.no_grad(), self.plates:
+            return record(Replicate()(self.model), self.args, self.kwargs, recorder).sites
+
+    def in_own_plates(
+        self, site: Site, value: Tensor, num_draws: int, event_dim: int | None = None
+    ) -> Plated:
+        """Give ``value`` the plate dims that ``site`` is in, and no others.
+
+        Args:
+            value: broadcastable to ``(num_draws, *plates, *event)`` with all plate dims.
+            event_dim: event dims of ``value``; the site's own if left out.
+        """
+        event_dim = site.fn.event_dim if event_dim is None else event_dim
+        frames = sorted((f for f in site.frames if f.dim is not None), key=lambda f: int(f.dim))
+        sizes = [1] * self.max_plate_nesting
+        for frame in frames:
+            sizes[frame.dim] = frame.size
+        event = value.shape[value.dim() - event_dim :]
+        full = value.expand(num_draws, *sizes, *event)
+        own = full.reshape(num_draws, *[frame.size for frame in frames], *event)
+        return Plated(tuple(frame.name for frame in frames), own)
+
+
+def _elements(particles: Particles) -> int:
+    """Numbers held per particle by the sites of both programs."""
+    sites = [*particles.model.values(), *particles.guide.values()]
+    total: int = sum(prod(site.fn.batch_shape + site.fn.event_shape) for site in sites)
+    return max(1, total // len(particles.log_p))
+
+
+def check_count(name: str, count: int) -> int:
+    """Return ``count`` if it is a whole number of at least one.
+
+    Raises:
+        PyroLVMError: it is not.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise PyroLVMError(explain(name, "an integer >= 1", repr(count), f"Pass {name}=1000."))
+    return count

@@ -1,0 +1,58 @@
+"""Pictures of diagnostics; matplotlib is loaded when one is drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_khat"]
+
+GOOD_KHAT = 0.7
+
+
+def plot_khat(khat: Tensor) -> Figure:
+    """Histogram of k-hat over data, with the line at 0.7 above which weights fail.
+
+    Args:
+        khat: any shape, as :func:`pyro_lvm.diagnostics.pareto_khat` gives it. Values
+            that are not finite are counted in the title, ``inf`` as above the line.
+
+    Returns:
+        The figure, not shown and not known to ``pyplot``.
+
+    Example:
+        >>> figure = plot_khat(torch.tensor([0.1, 0.2, 0.9, float("inf")]))
+        >>> figure.axes[0].get_title()
+        'k-hat above 0.7: 2 of 4 (50 %); not finite: 1'
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    khat = khat.detach().flatten().cpu()
+    finite = khat[khat.isfinite()]
+    axes.hist(finite.numpy(), bins=_bins(finite), color="tab:blue", alpha=0.8)
+    axes.axvline(GOOD_KHAT, color="tab:red", linestyle="--", label=f"{GOOD_KHAT}: unreliable above")
+    axes.set(xlabel="Pareto k-hat of the importance weights", ylabel="data", title=_title(khat))
+    axes.legend()
+    return figure
+
+
+def _bins(finite: Tensor) -> list[float]:
+    """Edges 0.05 wide at 0.7 + multiples, so that no bar straddles the line."""
+    low = min(0.0, finite.min().item()) if len(finite) else 0.0
+    high = max(1.0, finite.max().item()) if len(finite) else 1.0
+    below, above = (int(abs(GOOD_KHAT - end) / 0.05) + 1 for end in (low, high))
+    return [GOOD_KHAT + 0.05 * i for i in range(-below, above + 1)]
+
+
+def _title(khat: Tensor) -> str:
+    bad = int((khat > GOOD_KHAT).sum())
+    share = f"{bad / max(1, len(khat)):.0%}".replace("%", " %")
+    infinite = int((~khat.isfinite()).sum())
+    rest = f"; not finite: {infinite}" if infinite else ""
+    return f"k-hat above {GOOD_KHAT}: {bad} of {len(khat)} ({share}){rest}"

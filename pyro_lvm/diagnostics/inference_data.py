@@ -1,0 +1,131 @@
+"""Named arrays into an ArviZ container; NumPy and xarray only, whatever made the arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pyro_lvm.errors import PyroLVMError, explain
+
+__all__ = ["DATA_GROUPS", "Groups", "Variable", "as_container"]
+
+DATA_GROUPS = ("observed_data", "constant_data")
+"""Groups whose variables have no chain and draw."""
+
+
+class Variable(NamedTuple):
+    """One named array.
+
+    Attributes:
+        dims: names of its dims, without chain and draw.
+        values: ``(draw, *dims)``, or ``(*dims,)`` in the groups that hold data.
+    """
+
+    dims: tuple[str, ...]
+    values: NDArray[Any]
+
+
+Groups = Mapping[str, Mapping[str, Variable]]
+
+
+def as_container(
+    groups: Groups,
+    coords: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> Any:
+    """Put ``groups`` into what the installed ArviZ works with.
+
+    Every dim gets coordinates, 0, 1, ... unless given. A dim named like a variable gets
+    the suffix ``_dim``, as xarray tells them apart by name alone.
+
+    Args:
+        groups: variables by name, by ArviZ's group name; there is one chain.
+        coords: labels along a dim, by its name.
+        attrs: strings and numbers kept with the whole.
+
+    Returns:
+        ``arviz.InferenceData`` for ArviZ 0.x, ``xarray.DataTree`` from 1.0.
+
+    Raises:
+        PyroLVMError: ``coords`` of a dim that no variable has, or of another length.
+
+    Example:
+        >>> draws = Variable(("person",), np.zeros((5, 3)))
+        >>> container = as_container({"posterior": {"height": draws}})
+        >>> dict(container["posterior"].sizes)
+        {'chain': 1, 'draw': 5, 'person': 3}
+    """
+    groups = {group: dict(variables) for group, variables in groups.items() if variables}
+    names = {name for variables in groups.values() for name in variables}
+    labels = _labels(groups, coords or {})
+    datasets = {
+        group: xr.Dataset(
+            {name: _array(variable, group, names, labels) for name, variable in variables.items()}
+        )
+        for group, variables in groups.items()
+    }
+    return _container(datasets, dict(attrs or {}))
+
+
+def _container(datasets: dict[str, xr.Dataset], attrs: dict[str, Any]) -> Any:
+    import arviz  # loads plotting libraries, so not before it is needed
+
+    major = int(arviz.__version__.split(".")[0])
+    if major < 1:
+        groups: dict[str, Any] = {**datasets}
+        return arviz.InferenceData(attrs=attrs, **groups)
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **datasets})
+
+
+def _array(
+    variable: Variable, group: str, names: set[str], labels: Mapping[str, NDArray[Any]]
+) -> xr.DataArray:
+    dims = [f"{dim}_dim" if dim in names else dim for dim in variable.dims]
+    coords = {new: labels[old] for new, old in zip(dims, variable.dims, strict=True)}
+    values = variable.values
+    if group not in DATA_GROUPS:
+        values = values[None]
+        dims = ["chain", "draw", *dims]
+        coords = {"chain": np.arange(1), "draw": np.arange(values.shape[1]), **coords}
+    return xr.DataArray(values, dims=dims, coords=coords)
+
+
+def _labels(groups: Groups, coords: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    sizes = _sizes(groups)
+    for dim, given in coords.items():
+        if dim not in sizes:
+            raise _bad_coords(dim, f"a dim among {sorted(sizes)}", "no such dim")
+        if len(given) != sizes[dim]:
+            raise _bad_coords(dim, f"{sizes[dim]} labels", f"{len(given)}")
+    return {dim: np.asarray(coords.get(dim, np.arange(size))) for dim, size in sizes.items()}
+
+
+def _sizes(groups: Groups) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for variables in groups.values():
+        for name, (dims, values) in variables.items():
+            for dim, size in zip(dims, values.shape[values.ndim - len(dims) :], strict=True):
+                if sizes.setdefault(dim, size) != size:
+                    raise _sizes_differ(dim, name, sizes[dim], size)
+    return sizes
+
+
+def _sizes_differ(dim: str, name: str, first: int, second: int) -> PyroLVMError:
+    found = f"{first} and, in variable '{name}', {second}"
+    hint = "Give dims of different length different names in dims=."
+    return PyroLVMError(explain(f"dim '{dim}'", "one length everywhere", found, hint))
+
+
+def _bad_coords(dim: str, expected: str, found: str) -> PyroLVMError:
+    return PyroLVMError(
+        explain(
+            f"coords of '{dim}'",
+            expected,
+            found,
+            "Name plates as in the model and event dims as in dims=, one label an entry.",
+        )
+    )
