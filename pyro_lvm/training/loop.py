@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from time import perf_counter
 from typing import Any
@@ -70,6 +70,7 @@ class Loop:
     log: MetricLog
     progress: Progress
     interrupted: bool = False
+    _last: Row = field(default_factory=dict)
     _seconds: float = 0.0
     _steps: int = 0
 
@@ -84,7 +85,7 @@ class Loop:
                 self._epoch(interrupt)
             self.snapshots.save()
             if not self.interrupted and not self.limits.evaluates(self.state):
-                self._record({"epoch": self.state.epoch, **self.evaluator()})
+                self._evaluate_end()
 
     def _epoch(self, interrupt: Interrupt) -> None:
         steps = self.batches.steps(self.state.epoch)
@@ -105,33 +106,45 @@ class Loop:
         if isfinite(loss):
             state.loss_sum += loss
             state.loss_count += 1
-        row = self._row(epoch, norm) if self.limits.logs(state) else None
+        self._last = {"epoch": epoch, "grad_norm": norm}
+        row = self._row() if self.limits.logs(state) else None
         self.progress.update(row)
         self._call_back()
         if self.limits.saves(state):
             self.snapshots.save()
 
-    def _row(self, epoch: int, norm: float) -> Row:
-        state = self.state
-        row: Row = {
-            "epoch": epoch,
-            "loss": state.loss_sum / state.loss_count if state.loss_count else None,
-            "grad_norm": norm,
-            "learning_rate": self.stepper.optimizer.param_groups[0]["lr"],
-        }
-        state.loss_sum, state.loss_count = 0.0, 0
-        if self.limits.evaluates(state):
+    def _row(self) -> Row:
+        """Record what is known of this step, evaluated if that is due."""
+        row = self._metrics()
+        if self.limits.evaluates(self.state):
             row |= self.evaluator()
         is_better = self._note_bound(row.get("bound"))
-        self._record(row)
+        self.state.record(row)
+        self.log.write(row)
         if is_better:
             self.snapshots.keep_best()
         return row
 
-    def _record(self, row: Row) -> None:
-        row |= {"step": self.state.step, "skipped": self.state.skipped}
-        self.state.record(row)
-        self.log.write(row)
+    def _evaluate_end(self) -> None:
+        """Evaluate a run that ended between evaluations, for its last row.
+
+        Not in the checkpoint just saved: a run that goes on from there never was here.
+        """
+        row = self.state.forget(self.state.step) or self._metrics()
+        self.state.record(row | self.evaluator())
+        self.log.rewrite(self.state.rows())
+
+    def _metrics(self) -> Row:
+        state = self.state
+        loss = state.loss_sum / state.loss_count if state.loss_count else None
+        state.loss_sum, state.loss_count = 0.0, 0
+        return {
+            **self._last,
+            "step": state.step,
+            "loss": loss,
+            "learning_rate": self.stepper.optimizer.param_groups[0]["lr"],
+            "skipped": state.skipped,
+        }
 
     def _note_bound(self, bound: float | None) -> bool:
         """Whether ``bound`` is the best so far; the counters of early stopping follow."""

@@ -33,11 +33,16 @@ class MetricLog:
         self._events: Any = None
         if tensorboard:
             self._events = _summary_writer(folder, int(rows[-1]["step"] or 0) + 1 if rows else 0)
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / "metrics.csv").open("w", newline="") as file:
-                csv.writer(file).writerow(COLUMNS)
-            (folder / "metrics.jsonl").write_text("")
+        self.rewrite(rows)
+
+    def rewrite(self, rows: list[Row]) -> None:
+        """Start the files anew with ``rows``."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "metrics.csv").open("w", newline="") as file:
+            csv.writer(file).writerow(COLUMNS)
+        (self.folder / "metrics.jsonl").write_text("")
         self._append(rows)
 
     def write(self, row: Row) -> None:

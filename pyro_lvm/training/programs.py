@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, cast
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
@@ -58,8 +59,16 @@ class Programs:
         """
         watch = _ParameterWatch()
         checks = _NoRandomSubsampling() if refuse_subsampling else Messenger()
-        with seeded(seed, "discover"), torch.no_grad(), self.evaluating(), watch, checks:
+        with (
+            seeded(seed, "discover"),
+            torch.no_grad(),
+            self.evaluating(),
+            watch,
+            checks,
+            _lenient(),
+        ):
             self._run(batch)
+        self._drop_strays()
         own = {id(p) for module in self.modules.values() for p in module.parameters()}
         store = dict(pyro.get_param_store().named_parameters())
         self.stored = {n: store[n] for n in watch.names if n in store and id(store[n]) not in own}
@@ -112,14 +121,36 @@ class Programs:
         try:
             trace = poutine.trace(self.guide).get_trace(*batch.args, **batch.kwargs)
             poutine.replay(self.model, trace=trace)(*batch.args, **batch.kwargs)
-        except NotImplementedError as error:
-            if "pyro.param" in str(error):
-                raise _store_inside_module() from error
-            raise
         except RuntimeError as error:
             if "dtype" in str(error):
                 raise _wrong_dtype(batch, str(error)) from error
             raise
+
+    def _drop_strays(self) -> None:
+        """Refuse ``pyro.param`` inside a module, but for the model an AutoGuide looked at."""
+        for top in self.modules.values():
+            own = {id(p) for p in top.parameters()}
+            for part in top.modules():
+                if not isinstance(part, PyroModule):
+                    continue
+                params = part._pyro_context.param_state["params"]
+                strays = [n for n, p in params.items() if id(p) not in own]
+                if strays and not isinstance(top, AutoGuide):
+                    raise _store_inside_module(strays[0])
+                for name in strays:
+                    del params[name], part._pyro_context.param_state["constraints"][name]
+
+
+def _lenient() -> AbstractContextManager[None]:
+    """Values out of range and stray parameters get errors that say more, later."""
+    return cast(
+        AbstractContextManager[None],
+        pyro.settings.context(
+            validate_distributions_pyro=False,
+            validate_distributions_torch=False,
+            validate_poutine=False,
+        ),
+    )
 
 
 def _module_of(program: Program) -> nn.Module | None:
@@ -246,12 +277,12 @@ def _nothing_to_train() -> ParameterError:
     )
 
 
-def _store_inside_module() -> ParameterError:
+def _store_inside_module(name: str) -> ParameterError:
     return ParameterError(
         explain(
-            "model or guide",
-            "a PyroModule whose parameters are its attributes",
-            "pyro.param or pyro.module called inside a PyroModule",
+            f"parameter '{name}'",
+            "an attribute of the PyroModule that uses it",
+            "one made by pyro.param or pyro.module inside a PyroModule",
             "Write self.x = PyroParam(...), or make the program a plain function.",
         )
     )

@@ -73,6 +73,12 @@ class TrainingState:
         for name in COLUMNS:
             self.history[name].append(row.get(name))
 
+    def forget(self, step: int) -> Row:
+        """Take the last row out of the history, if it is of ``step``."""
+        if not self.history["step"] or self.history["step"][-1] != step:
+            return {}
+        return {name: column.pop() for name, column in self.history.items()}
+
     def rows(self) -> list[Row]:
         """The history row by row."""
         return [dict(zip(self.history, values)) for values in zip(*self.history.values())]

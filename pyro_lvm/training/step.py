@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -52,16 +53,25 @@ class Stepper:
 
     def __call__(self, batch: Batch, state: TrainingState) -> tuple[float, float]:
         """Loss in nats per datum and gradient norm of one step on ``batch``."""
-        loss = self.loss(*batch.args, **batch.kwargs) / self.count(batch)
-        self.fabric.backward(loss)
-        loss_value, norm = self._read(loss.detach(), self._clipped_norm())
-        if isfinite(loss_value) and isfinite(norm):
+        cause = None
+        try:
+            loss, norm = self._gradient(batch)
+        except ValueError as error:
+            if isinstance(error, PyroLVMError) or "invalid values" not in str(error):
+                raise
+            cause, loss, norm = error, nan, nan  # parameters out of a distribution's range
+        if isfinite(loss) and isfinite(norm):
             self._update()
             state.skipped_in_a_row = 0
         else:
-            self._skip(batch, state, loss_value, norm)
+            self._skip(batch, state, loss, norm, cause)
         self.optimizer.zero_grad()
-        return loss_value, norm
+        return loss, norm
+
+    def _gradient(self, batch: Batch) -> tuple[float, float]:
+        loss = self.loss(*batch.args, **batch.kwargs) / self.count(batch)
+        self.fabric.backward(loss)
+        return self._read(loss.detach(), self._clipped_norm())
 
     def _clipped_norm(self) -> Tensor:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -82,10 +92,18 @@ class Stepper:
         if self.scheduler is not None:
             self.scheduler.step()
 
-    def _skip(self, batch: Batch, state: TrainingState, loss: float, norm: float) -> None:
+    def _skip(
+        self,
+        batch: Batch,
+        state: TrainingState,
+        loss: float,
+        norm: float,
+        cause: ValueError | None,
+    ) -> None:
         state.skipped += 1
         state.skipped_in_a_row += 1
-        if state.skipped_in_a_row <= self.max_skips:
+        alone = cause is None or self.fabric.world_size == 1  # else others wait for a gradient
+        if state.skipped_in_a_row <= self.max_skips and alone:
             return
         raise NonFiniteError(
             explain(
@@ -96,12 +114,13 @@ class Stepper:
                 "Lower lr, set max_grad_norm, keep scales away from 0, or pass "
                 "on_nonfinite='skip' to leave out such updates. Parameters are unchanged.",
             )
-        )
+        ) from cause
 
     def _culprit(self, batch: Batch) -> str:
+        """The first site that is not finite, looked for without Pyro's own checks."""
+        programs = self.programs
         try:
-            return first_nonfinite(
-                self.programs.model, self.programs.guide, batch.args, batch.kwargs
-            )
-        except (PyroLVMError, ValueError) as error:
+            with pyro.validation_enabled(False):
+                return first_nonfinite(programs.model, programs.guide, batch.args, batch.kwargs)
+        except ValueError as error:
             return str(error)

@@ -1,0 +1,149 @@
+"""A run that was stopped, in whatever way, and resumed equals one that was not, bit for bit."""
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training_job import Send, data, job, programs
+
+from pyro_lvm import FitResult, fit
+from pyro_lvm.errors import CheckpointError
+from pyro_lvm.objectives import ELBO
+from pyro_lvm.training import Callback, TrainingState
+
+JOB = Path(__file__).with_name("training_job.py")
+STEPS = 25  # of the job
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    """The uninterrupted run; its files are in the folder of its best checkpoint."""
+    return job(tmp_path_factory.mktemp("whole"))
+
+
+def assert_equal_runs(one: FitResult, other: FitResult) -> None:
+    assert one.history == other.history
+    for name, value in state(one).items():
+        assert torch.equal(value, state(other)[name]), name
+
+
+def state(result: FitResult) -> dict[str, torch.Tensor]:
+    return {**result.model.state_dict(), **result.guide.state_dict()}  # type: ignore[attr-defined]
+
+
+def assert_equal_files(one: Path, other: Path) -> None:
+    for name in ("metrics.csv", "metrics.jsonl"):
+        assert (one / name).read_text() == (other / name).read_text()
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 5, 13, 24])
+def test_steps_then_more_steps(whole: FitResult, tmp_path: Path, stop_after: int) -> None:
+    class Stop(Callback):
+        def on_step_end(self, state: TrainingState) -> None:
+            state.stop = state.step == stop_after
+
+    job(tmp_path, callbacks=[Stop()])
+    resumed = job(tmp_path, resume=True)
+    assert_equal_runs(resumed, whole)
+    assert whole.best_checkpoint is not None
+    assert_equal_files(tmp_path, whole.best_checkpoint.parents[1])
+
+
+def test_killed_at_a_random_step(whole: FitResult, tmp_path: Path) -> None:
+    kill_at = random.SystemRandom().randrange(3, STEPS)  # any step must do
+    killed = subprocess.run([sys.executable, str(JOB), str(tmp_path), str(kill_at)], check=False)
+    assert killed.returncode == -signal.SIGKILL, f"at step {kill_at}"
+    resumed = job(tmp_path, resume=True)
+    assert_equal_runs(resumed, whole)
+
+
+def test_ctrl_c_ends_the_step_and_saves(
+    whole: FitResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    stopped = job(tmp_path, callbacks=[Send(7, signal.SIGINT)])
+    assert stopped.interrupted
+    assert stopped.history["step"][-1] == 7
+    assert "resume=True" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGINT) is before
+    resumed = job(tmp_path, resume=True)
+    assert not resumed.interrupted
+    assert_equal_runs(resumed, whole)
+
+
+def test_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        job(tmp_path, callbacks=[Send(7, signal.SIGINT), Send(7, signal.SIGINT)])
+
+
+def test_ctrl_c_without_a_folder_says_that_nothing_was_saved(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert job(None, callbacks=[Send(2, signal.SIGINT)]).interrupted
+    assert "Nothing was saved" in capsys.readouterr().out
+
+
+def test_torn_checkpoint_is_named_and_the_one_before_is_used(
+    whole: FitResult, tmp_path: Path
+) -> None:
+    job(tmp_path, callbacks=[Send(9, signal.SIGINT)])
+    torn = max((tmp_path / "checkpoints").glob("step-*.ckpt"))
+    torn.write_bytes(torn.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=torn.name):
+        resumed = job(tmp_path, resume=True)
+    assert_equal_runs(resumed, whole)
+
+
+def test_resume_from_another_folder_or_file(whole: FitResult, tmp_path: Path) -> None:
+    job(tmp_path / "a", callbacks=[Send(9, signal.SIGINT)])
+    last = max((tmp_path / "a" / "checkpoints").glob("step-*.ckpt"))
+    for source in (tmp_path / "a", last):
+        resumed = job(tmp_path / f"from-{source.name}", resume=source)
+        assert resumed.history == whole.history
+
+
+def test_resume_of_a_finished_run_changes_nothing(whole: FitResult, tmp_path: Path) -> None:
+    job(tmp_path)
+    assert_equal_runs(job(tmp_path, resume=True), whole)
+
+
+def test_a_new_run_does_not_overwrite_an_old_one(tmp_path: Path) -> None:
+    job(tmp_path, max_epochs=1)
+    with pytest.raises(CheckpointError, match=r"earlier run.*\n.*resume=True"):
+        job(tmp_path)
+
+
+def test_resume_without_checkpoints_starts_anew(whole: FitResult, tmp_path: Path) -> None:
+    assert job(tmp_path, resume=True).history == whole.history
+
+
+@pytest.mark.parametrize(("option", "value"), [("seed", 4), ("batch_size", 7)])
+def test_resume_with_another_order_of_data_is_refused(
+    tmp_path: Path, option: str, value: int
+) -> None:
+    job(tmp_path, max_epochs=1)
+    with pytest.raises(CheckpointError, match=f"{option}=.*got {option}={value}"):
+        job(tmp_path, resume=True, **{option: value})
+
+
+def test_resume_needs_something_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="run_dir"):
+        job(None, resume=True)
+    with pytest.raises(CheckpointError, match="nothing there"):
+        job(None, resume=tmp_path / "no.ckpt")
+    with pytest.raises(CheckpointError, match="no checkpoints"):
+        job(None, resume=tmp_path)
+
+
+def test_longer_limit_goes_on_where_the_shorter_one_ended(tmp_path: Path) -> None:
+    def run(folder: Path, steps: int, resume: bool) -> FitResult:
+        options = {"max_steps": steps, "batch_size": 6, "log_every": 1, "accelerator": "cpu"}
+        return fit(*programs(), data(), ELBO(), run_dir=folder, resume=resume, **options)  # type: ignore[arg-type]
+
+    run(tmp_path / "a", 9, False)
+    longer = run(tmp_path / "a", 18, True)
+    assert_equal_runs(longer, run(tmp_path / "b", 18, False))

@@ -1,0 +1,118 @@
+"""Programs, data and one run that the training tests share; also a script to be killed."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from pyro.nn import PyroModule, PyroParam
+from torch import Tensor, nn
+
+from pyro_lvm import FitResult, fit
+from pyro_lvm.objectives import IWAE
+from pyro_lvm.training import Callback, TrainingState
+
+FEATURES, LATENT = 4, 2
+
+
+class Model(PyroModule):
+    """Factor analysis; with ``num_data`` its plate scales the batch up."""
+
+    def __init__(self, num_data: int | None = None) -> None:
+        super().__init__()
+        self.decoder = nn.Linear(LATENT, FEATURES)
+        self.noise = PyroParam(torch.ones(FEATURES), constraint=constraints.positive)
+        self.num_data = num_data
+
+    def forward(self, x: Tensor) -> None:
+        rows = torch.arange(len(x))
+        with pyro.plate("data", self.num_data or len(x), subsample=rows):
+            z = pyro.sample("z", dist.Normal(torch.zeros(LATENT), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), self.noise).to_event(1), obs=x)
+
+
+class Guide(PyroModule):
+    """A diagonal Normal from a linear encoder, perhaps behind a BatchNorm."""
+
+    def __init__(self, num_data: int | None = None, batch_norm: bool = False) -> None:
+        super().__init__()
+        first = nn.BatchNorm1d(FEATURES) if batch_norm else nn.Identity()
+        self.encoder = nn.Sequential(first, nn.Linear(FEATURES, 2 * LATENT))
+        self.num_data = num_data
+
+    def forward(self, x: Tensor) -> None:
+        loc, log_scale = self.encoder(x).chunk(2, -1)
+        rows = torch.arange(len(x))
+        with pyro.plate("data", self.num_data or len(x), subsample=rows):
+            pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
+
+
+def programs(seed: int = 0, **options: Any) -> tuple[Model, Guide]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model, guide = Model(options.get("num_data")), Guide(**options)
+        return model.to(torch.get_default_dtype()), guide.to(torch.get_default_dtype())
+
+
+def data(num_data: int = 40) -> Tensor:
+    generator = torch.Generator().manual_seed(7)
+    loadings = torch.randn(LATENT, FEATURES, generator=generator)
+    z = torch.randn(num_data, LATENT, generator=generator)
+    return z @ loadings + 0.3 * torch.randn(num_data, FEATURES, generator=generator)
+
+
+def jitter(batch: Tensor, generator: torch.Generator) -> Tensor:
+    return batch + 0.1 * torch.randn(batch.shape, generator=generator)
+
+
+class Send(Callback):
+    """Sends this process a signal at the end of a step."""
+
+    def __init__(self, step: int, number: signal.Signals) -> None:
+        self.step, self.number = step, number
+
+    def on_step_end(self, state: TrainingState) -> None:
+        if state.step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def job(run_dir: Path | None, *, callbacks: Sequence[Callback] = (), **options: Any) -> FitResult:
+    """Five steps an epoch, everything random or stateful switched on."""
+    model, guide = programs()
+    settings: dict[str, Any] = {
+        "max_epochs": 5,
+        "batch_size": 6,
+        "validation": 0.25,
+        "transform": jitter,
+        "lr": 0.02,
+        "lr_scheduler": "cosine",
+        "max_grad_norm": 1.0,
+        "patience": 4,
+        "restore_best": True,
+        "log_every": 1,
+        "checkpoint_every": 2,
+        "diagnostic_particles": 30,
+        "accelerator": "cpu",
+        "seed": 3,
+    }
+    return fit(
+        model,
+        guide,
+        data(),
+        IWAE(num_particles=3, beta=lambda step: min(1.0, step / 10)),
+        run_dir=run_dir,
+        callbacks=callbacks,
+        **{**settings, **options},
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    folder, kill_at = Path(sys.argv[1]), int(sys.argv[2])
+    job(folder, callbacks=[Send(kill_at, signal.SIGKILL)])
