@@ -25,7 +25,7 @@ KINDS = ["continuous", "zeros", "far away", "normal", *([] if ARVIZ_1 else ["tie
 
 def arviz_psis(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     """ArviZ's smoothed log-weights and k-hat; 1.x wants log-likelihoods, minus log-weights."""
-    values = log_weights.T.contiguous().numpy()
+    values = log_weights.T.contiguous().cpu().numpy()
     if ARVIZ_1:
         from arviz_stats.base import array_stats
 
@@ -103,7 +103,7 @@ def test_shapes_dtypes_and_devices(device: torch.device) -> None:
     single = pareto_khat(double.to(device, torch.float32))
     assert single.dtype == torch.float32
     assert single.device.type == device.type
-    torch.testing.assert_close(single.cpu().double(), khat, atol=1e-3, rtol=0)
+    torch.testing.assert_close(single.double(), khat, atol=1e-3, rtol=0)
     assert pareto_khat(double.bfloat16()).dtype == torch.float32
     assert pareto_khat(double[:, 0, 0]).shape == ()
     assert pareto_khat(double[:, :0]).shape == (0, 3)

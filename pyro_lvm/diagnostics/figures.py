@@ -25,6 +25,7 @@ def plot_khat(khat: Tensor) -> Figure:
         The figure, not shown and not known to ``pyplot``.
 
     Example:
+        >>> import torch
         >>> figure = plot_khat(torch.tensor([0.1, 0.2, 0.9, float("inf")]))
         >>> figure.axes[0].get_title()
         'k-hat above 0.7: 2 of 4 (50 %); not finite: 1'
@@ -37,7 +38,9 @@ def plot_khat(khat: Tensor) -> Figure:
     finite = khat[khat.isfinite()]
     axes.hist(finite.numpy(), bins=_bins(finite), color="tab:blue", alpha=0.8)
     axes.axvline(GOOD_KHAT, color="tab:red", linestyle="--", label=f"{GOOD_KHAT}: unreliable above")
-    axes.set(xlabel="Pareto k-hat of the importance weights", ylabel="data", title=_title(khat))
+    axes.set(
+        xlabel="Pareto k-hat of the importance weights", ylabel="number of data", title=_title(khat)
+    )
     axes.legend()
     return figure
 
