@@ -2,7 +2,6 @@
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -451,22 +450,3 @@ def test_progress_bar_is_off_without_a_terminal(capsys: pytest.CaptureFixture[st
 def test_top_level_names() -> None:
     assert pyro_lvm.fit is fit
     assert pyro_lvm.FitResult is FitResult
-
-
-@pytest.mark.slow
-def test_two_processes_train_like_one(tmp_path: Path) -> None:
-    """DDP over gloo: all ranks agree, one logs, and a killed run resumes exactly."""
-    script = Path(__file__).with_name("training_job.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--master_port=0", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
-
-    def run(folder: str, steps: int) -> list[dict[str, Any]]:
-        job = [str(script), str(tmp_path / folder), "0", str(steps)]
-        subprocess.run([*command, *job], check=True, timeout=110, capture_output=True)
-        lines = (tmp_path / folder / "metrics.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
-
-    whole = run("whole", 12)
-    run("parts", 7)
-    assert run("parts", 12) == whole
-    assert whole[-1]["loss"] < whole[0]["loss"]

@@ -1,5 +1,6 @@
 """A run that was stopped, in whatever way, and resumed equals one that was not, bit for bit."""
 
+import json
 import random
 import signal
 import subprocess
@@ -55,7 +56,9 @@ def test_steps_then_more_steps(whole: FitResult, tmp_path: Path, stop_after: int
 
 def test_killed_at_a_random_step(whole: FitResult, tmp_path: Path) -> None:
     kill_at = random.SystemRandom().randrange(3, STEPS)  # any step must do
-    killed = subprocess.run([sys.executable, str(JOB), str(tmp_path), str(kill_at)], check=False)
+    killed = subprocess.run(
+        [sys.executable, str(JOB), str(tmp_path), "kill", str(kill_at)], check=False
+    )
     assert killed.returncode == -signal.SIGKILL, f"at step {kill_at}"
     resumed = job(tmp_path, resume=True)
     assert_equal_runs(resumed, whole)
@@ -147,3 +150,20 @@ def test_longer_limit_goes_on_where_the_shorter_one_ended(tmp_path: Path) -> Non
     run(tmp_path / "a", 9, False)
     longer = run(tmp_path / "a", 18, True)
     assert_equal_runs(longer, run(tmp_path / "b", 18, False))
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path: Path) -> None:
+    """Under torchrun: one rank logs, gradients stay in step, and a resumed run is equal."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+    def run(folder: str, steps: int) -> list[dict[str, float]]:
+        arguments = [str(JOB), str(tmp_path / folder), "several", str(steps)]
+        subprocess.run([*command, *arguments], check=True, timeout=110)
+        lines = (tmp_path / folder / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    whole = run("whole", 12)
+    assert [row["step"] for row in whole] == [*range(1, 13)]
+    run("parts", 7)
+    assert run("parts", 12) == whole

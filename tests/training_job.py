@@ -114,5 +114,9 @@ def job(run_dir: Path | None, *, callbacks: Sequence[Callback] = (), **options: 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    folder, kill_at = Path(sys.argv[1]), int(sys.argv[2])
-    job(folder, callbacks=[Send(kill_at, signal.SIGKILL)])
+    folder, kind, step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    if kind == "kill":
+        job(folder, callbacks=[Send(step, signal.SIGKILL)])
+    else:
+        several = {"devices": int(os.environ["WORLD_SIZE"]), "strategy": "ddp"}
+        job(folder, max_epochs=None, max_steps=step, lr_scheduler=None, resume=True, **several)
