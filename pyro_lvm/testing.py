@@ -215,10 +215,10 @@ def _check_gradients(module: nn.Module, value: Tensor) -> None:
     hint = "Use it in forward, or remove it."
     names = [name for name, p in module.named_parameters() if p.requires_grad]
     parameters = [p for p in module.parameters() if p.requires_grad]
-    gradients: Any = [None] * len(parameters)
+    found: Any = [None] * len(parameters)
     if value.requires_grad:
-        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-    for name, gradient in zip(names, gradients, strict=True):
+        found = torch.autograd.grad(value, parameters, allow_unused=True)
+    for name, gradient in zip(names, found, strict=True):
         reached = gradient is not None and bool(gradient.isfinite().all() & gradient.any())
         _require(reached, f"parameter '{name}'", "a finite gradient, not all 0", gradient, hint)
 
@@ -267,7 +267,7 @@ def _check_density(site: Site, num_draws: int) -> None:
     r is a Normal fitted to half of the draws and shrunk, so that the ratio, taken over the
     other half, has little variance.
     """
-    draws = site.fn.sample((num_draws,))  # (draws, B, *event)
+    draws = site.fn((num_draws,)).detach()  # (draws, B, *event)
     log_q = site.fn.log_prob(draws).detach().double().T
     fitted, tested = draws.flatten(2).double().transpose(0, 1).chunk(2, 1)  # (B, draws, dims)
     centred = fitted - fitted.mean(1, keepdim=True)

@@ -112,7 +112,7 @@ def _torchvision() -> Pictures | None:
 
 
 def _read_npz(path: Path) -> Pictures:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         return _pictures(file["x_train"]), _pictures(file["x_test"])
 
 
