@@ -1,0 +1,20 @@
+"""What models and guides share: networks, checked arguments and inputs, the data plate."""
+
+from pyro_lvm.nn.arguments import Hidden, check_choice, check_size, hidden_by_layer, named_sizes
+from pyro_lvm.nn.batches import as_batch, data_plate
+from pyro_lvm.nn.networks import MLP, ConditionalNormal, diagonal_normal, positive_scale, widen
+
+__all__ = [
+    "MLP",
+    "ConditionalNormal",
+    "Hidden",
+    "as_batch",
+    "check_choice",
+    "check_size",
+    "data_plate",
+    "diagonal_normal",
+    "hidden_by_layer",
+    "named_sizes",
+    "positive_scale",
+    "widen",
+]
