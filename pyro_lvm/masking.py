@@ -13,6 +13,8 @@ from pyro.distributions import MaskedDistribution, constraints
 from torch import Tensor
 from torch.distributions import Independent, transform_to
 
+from pyro_lvm.scoring import log_prob
+
 __all__ = ["fill_masked", "masked_log_prob"]
 
 Mask = bool | Tensor | None
@@ -42,8 +44,8 @@ def masked_log_prob(fn: Any, value: Tensor, mask: Mask, is_observed: bool) -> Te
         value = fill_masked(fn, value, mask)
     if mask is False:
         return torch.zeros(fn.batch_shape, device=value.device)
-    log_prob: Tensor = fn.log_prob(value)
-    return log_prob if mask is None else torch.where(mask, log_prob, torch.zeros_like(log_prob))
+    scored = log_prob(fn, value)
+    return scored if mask is None else torch.where(mask, scored, torch.zeros_like(scored))
 
 
 def fill_masked(fn: Any, value: Tensor, mask: Mask = None) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 
 import torch
@@ -173,8 +175,8 @@ def _assemble(
     shape = (num_particles, *layout.shape)
     scored = [layout.fold(log_prob) for log_prob in _score_terms(p, q, log_q)]
     return Particles(
-        log_p=_total(p_parts.values(), shape),
-        log_q=_total(q_parts.values(), shape),
+        log_p=_total([*p_parts.values()], shape),
+        log_q=_total([*q_parts.values()], shape),
         scale=layout.scale,
         parts={n: Part(p_parts.get(n), q_parts.get(n)) for n in {**q_parts, **p_parts}},
         values={n: s.value for n, s in q.sites.items() if n in p.sites and not s.is_observed},
@@ -197,9 +199,9 @@ def _times(log_prob: Tensor, factor: float | Tensor) -> Tensor:
     return log_prob if isinstance(factor, float) and factor == 1.0 else log_prob * factor
 
 
-def _total(terms: Any, shape: tuple[int, ...]) -> Tensor:
-    total = sum(terms)
-    return torch.as_tensor(total).expand(shape)
+def _total(terms: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+    total = reduce(add, terms) if terms else torch.zeros(())
+    return total if total.shape == shape else total.expand(shape)
 
 
 def _log_prob(site: Site, value: Tensor | None = None) -> Tensor:
