@@ -1,0 +1,318 @@
+"""Programs that do not fit each other, and what Pyro makes of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from explained import X, explained, guide, model
+from pyro import poutine
+from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import AutoNormal
+from torch import Tensor
+
+from pyro_lvm.errors import (
+    PlateError,
+    ProgramError,
+    PyroLVMError,
+)
+from pyro_lvm.objectives import ELBO, IWAE
+
+# Sites.
+
+
+def misnamed(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        pyro.sample("zz", dist.Normal(torch.zeros(()), 1.0))
+
+
+def test_site_names_differ() -> None:
+    """Pyro trains with warnings only; ours names both lists and the nearest match."""
+    with pytest.warns(UserWarning, match="vars in"):
+        Trace_ELBO().loss(model, misnamed, X)
+    with explained(
+        ProgramError,
+        "site 'z'",
+        "the same latent sites",
+        "['z'] in the model only (nearest there: 'zz'); model has ['z'], guide has ['zz']",
+        "Rename it",
+    ):
+        ELBO().loss(model, misnamed, X)
+
+
+def test_site_in_guide_only() -> None:
+    def wider(x: Tensor) -> None:
+        guide(x)
+        pyro.sample("extra", dist.Normal(torch.zeros(()), 1.0))
+
+    with explained(
+        ProgramError, "site 'extra'", "same latent", "['extra'] in the guide only", "is_auxiliary"
+    ):
+        ELBO().loss(model, wider, X)
+
+
+def test_names_are_checked_on_later_programs_too() -> None:
+    objective = ELBO()
+    objective.loss(model, guide, X)
+    with explained(ProgramError, "site 'z'", "same latent", "in the model only", "Rename"):
+        objective.loss(model, misnamed, X)
+
+
+def test_mixing_variable() -> None:
+    def mixed(x: Tensor) -> None:
+        psi = pyro.sample("psi", dist.Normal(torch.zeros(()), 1.0), infer={"is_auxiliary": True})
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(psi, 1.0))
+
+    with explained(
+        ProgramError,
+        "auxiliary site 'psi'",
+        "an explicit density for 'z'",
+        "a mixing variable",
+        "marginalises mixing variables",
+    ):
+        IWAE(3).loss(model, mixed, X)
+
+
+@pytest.mark.parametrize(
+    "objective", [ELBO(2), ELBO(2, "stl"), IWAE(2, "dreg")], ids=lambda o: o.gradient
+)
+def test_discrete_site(objective: Any) -> None:
+    def coin_model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(torch.tensor(0.5)))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def coin_guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Bernoulli(torch.tensor(0.4)))
+
+    with explained(
+        ProgramError,
+        "site 'z'",
+        f"gradient='{objective.gradient}'",
+        "one without rsample (all such sites: ['z'])",
+        "gradient='score' (leave-one-out REINFORCE) or 'vimco'",
+    ):
+        objective.loss_and_grads(coin_model, coin_guide, X)
+    assert torch.isfinite(objective.bound(coin_model, coin_guide, X)).all()
+
+
+def test_twice_the_same_site() -> None:
+    def twice(x: Tensor) -> None:
+        guide(x)
+        guide(x)
+
+    with explained(ProgramError, "site 'z'", "one sample statement", "two", "its own name"):
+        ELBO().loss(model, twice, X)
+
+
+def test_programs_without_sites() -> None:
+    def nothing(x: Tensor) -> None:
+        pass
+
+    with explained(ProgramError, "model", "sample", "none", "pyro.sample"):
+        ELBO().loss(nothing, nothing, X)
+
+
+def test_value_outside_the_support() -> None:
+    def positive(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", dist.LogNormal(z, 1.0), obs=x)
+
+    with explained(PyroLVMError, "site 'x'", "LogNormal", "support", "coding and shape"):
+        ELBO().loss(positive, guide, X)
+
+
+# Plates and shapes.
+
+
+def test_plate_sizes_differ() -> None:
+    """A model of 100 data and a guide of 8: Pyro scales the likelihood alone, 12.5 times."""
+
+    def small_guide(x: Tensor) -> None:
+        guide(x)
+
+    def big_model(x: Tensor) -> None:
+        model(x, 100, torch.arange(8))
+
+    pyro.set_rng_seed(0)
+    scaled = Trace_ELBO().loss(big_model, small_guide, X)
+    pyro.set_rng_seed(0)
+    trace = poutine.trace(small_guide).get_trace(X)
+    trace_p = poutine.trace(poutine.replay(model, trace)).get_trace(X)
+    by_hand = trace.log_prob_sum() - 12.5 * trace_p.log_prob_sum()
+    assert scaled == pytest.approx(float(by_hand), rel=1e-5)
+
+    with explained(
+        PlateError, "plate 'data'", "one size", "100 in the model and 8 in the guide", "subsample="
+    ):
+        ELBO().loss(big_model, small_guide, X)
+
+
+def test_minibatch_sizes_differ() -> None:
+    def shorter(x: Tensor) -> None:
+        guide(x, 100, torch.arange(4))
+
+    def longer(x: Tensor) -> None:
+        model(x, 100, torch.arange(8))
+
+    with explained(PlateError, "plate 'data'", "one", "4 of 100", "same arguments"):
+        ELBO().loss(longer, shorter, X)
+
+
+def test_minibatches_differ() -> None:
+    """Both programs choose, and choose other rows: z of some data would meet x of others."""
+
+    def first(x: Tensor) -> None:
+        guide(x, 8, torch.arange(4))
+
+    def second(x: Tensor) -> None:
+        model(x, 8, torch.arange(4, 8))
+
+    with explained(PlateError, "plate 'data'", "one", "", "subsample="):
+        ELBO().loss(second, first, X)
+
+
+def test_plate_dims_differ() -> None:
+    def left(x: Tensor) -> None:
+        with pyro.plate("data", len(x), dim=-2):
+            pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+
+    with explained(
+        PlateError,
+        "plate 'data' at site",
+        "one dim and one size",
+        "dim -2 with 8 of 8",
+        "same arguments",
+    ):
+        ELBO().loss(model, left, X)
+
+
+def test_autoguide_redraws_the_subsample() -> None:
+    """Pyro silently trains other data than the caller chose; ours says how to mend it."""
+    chosen = torch.arange(4)
+    autoguide = AutoNormal(model)
+    autoguide(X, 8, chosen)
+    seen = []
+
+    def watched(x: Tensor, size: int, subsample: Tensor) -> None:
+        with pyro.plate("data", size, subsample=subsample) as index:
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[index])
+            seen.append(index.tolist())
+
+    Trace_ELBO().loss(watched, autoguide, X, 8, chosen)
+    assert sorted(seen[0]) != chosen.tolist()
+
+    with explained(
+        PlateError,
+        "plate 'data'",
+        "the model's subsample= indices",
+        "its own random subsample",
+        "create_plates",
+    ):
+        ELBO().loss(watched, autoguide, X, 8, chosen)
+
+    seen.clear()
+    mended = AutoNormal(
+        watched, create_plates=lambda x, size, sub: pyro.plate("data", size, subsample=sub)
+    )
+    ELBO().loss(watched, mended, X, 8, chosen)
+    assert all(index == chosen.tolist() for index in seen)
+
+
+@pytest.mark.parametrize("nesting", [None, 1])
+def test_unplated_batch_dim(nesting: int | None) -> None:
+    """Passes silently in Pyro with max_plate_nesting=1 and vectorised particles."""
+
+    def unplated(x: Tensor) -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(8), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def unplated_guide(x: Tensor) -> None:
+        pyro.sample("z", dist.Normal(torch.zeros(8), 1.0))
+
+    silent = Trace_ELBO(num_particles=4, max_plate_nesting=1, vectorize_particles=True)
+    assert isinstance(silent.loss(unplated, unplated_guide, X), float)
+    with explained(PlateError, "site '", "a plate for each batch dim", "dim -1 of size 8", "plate"):
+        IWAE(4, max_plate_nesting=nesting).loss(unplated, unplated_guide, X)
+
+
+@pytest.mark.parametrize("num_particles", [8, 4])
+def test_unplated_batch_dim_where_the_particles_go(num_particles: int) -> None:
+    """Eight unplated entries are no eight particles, however many of those there are."""
+
+    def unplated(x: Tensor) -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(8), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def unplated_guide(x: Tensor) -> None:
+        pyro.sample("z", dist.Normal(torch.zeros(8), 1.0))
+
+    objective = IWAE(num_particles, max_plate_nesting=0)
+    with explained(PlateError, "site 'z'", "a plate for each batch dim", "of size 8", "plate"):
+        objective.loss(unplated, unplated_guide, X)
+
+
+def test_event_shapes_differ() -> None:
+    def vector_model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+
+    def short_guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+    with explained(PlateError, "site 'z'", "event shape (3,)", "(2,)", "to_event"):
+        ELBO().loss(vector_model, short_guide, X)
+
+
+def test_particle_dim_collides_with_a_plate() -> None:
+    with explained(
+        PlateError,
+        "site 'z', plate 'data'",
+        "within the last 0 dims",
+        "a plate at dim -1",
+        "max_plate_nesting=1",
+    ):
+        IWAE(3, max_plate_nesting=0).loss(model, guide, X)
+
+
+def test_scale_that_no_datum_owns() -> None:
+    def nested(program: Callable[..., None]) -> Callable[..., None]:
+        def scaled(x: Tensor) -> None:
+            with poutine.scale(scale=torch.tensor([[1.0], [2.0]])):
+                program(x)
+
+        return scaled
+
+    def wide_model(x: Tensor) -> None:
+        u = pyro.sample("u", dist.Normal(torch.zeros(()), 1.0))
+        with pyro.plate("group", 2, dim=-2), pyro.plate("data", len(x), dim=-1):
+            pyro.sample("x", dist.Normal(u, 1.0), obs=x.expand(2, len(x)))
+
+    def wide_guide(x: Tensor) -> None:
+        pyro.sample("u", dist.Normal(torch.zeros(()), 1.0))
+
+    with explained(
+        PlateError, "poutine.scale", "over the batch plates []", "shape (2, 1)", "one by one"
+    ):
+        IWAE(2).loss(nested(wide_model), nested(wide_guide), X)
+
+
+def test_global_latent_under_subsampling() -> None:
+    def joint_model(x: Tensor) -> None:
+        mu = pyro.sample("mu", dist.Normal(torch.zeros(()), 1.0))
+        with pyro.plate("data", len(x), subsample_size=2) as index:
+            pyro.sample("x", dist.Normal(mu, 1.0), obs=x[index])
+
+    def joint_guide(x: Tensor) -> None:
+        pyro.sample("mu", dist.Normal(torch.zeros(()), 1.0))
+
+    with explained(PlateError, "plate 'data'", "IWAE with K > 1", "a site outside it", "Use ELBO"):
+        IWAE(2).loss(joint_model, joint_guide, X)
