@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: demo test test-all lint tutorials coverage clean
 
 demo: $(INSTALLED)  ## compare objectives on scikit-learn's digits; writes $(RUN)
-	$(BIN)/pyro-lvm compare --out $(RUN) --overwrite true
+	$(BIN)/pyro-lvm compare --out $(RUN) --overwrite
 
 test: $(INSTALLED)  ## the default tests
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)

@@ -1,0 +1,89 @@
+"""What can be named on the command line, found in the packages that export it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from types import ModuleType
+from typing import Any
+
+from pyro.nn import PyroModule
+
+from pyro_lvm import data, guides, models, objectives
+from pyro_lvm.errors import PyroLVMError, explain
+from pyro_lvm.objective import Objective
+
+__all__ = ["KINDS", "build", "lines", "pick"]
+
+Maker = Callable[..., Any]
+
+
+def _exported(package: ModuleType, base: type) -> dict[str, Maker]:
+    """The concrete subclasses of ``base`` that ``package`` exports, by name."""
+    named = {name: getattr(package, name) for name in package.__all__}
+    return {
+        name: value
+        for name, value in named.items()
+        if inspect.isclass(value) and issubclass(value, base) and not inspect.isabstract(value)
+    }
+
+
+KINDS: Mapping[str, Mapping[str, Maker]] = {
+    "objectives": _exported(objectives, Objective),
+    "guides": _exported(guides, PyroModule),
+    "models": _exported(models, PyroModule),
+}
+
+
+def lines() -> dict[str, dict[str, str]]:
+    """Everything that can be named, by kind and name, with its first line of documentation."""
+    classes = {
+        kind: {
+            name: (inspect.getdoc(maker) or "").partition("\n")[0] for name, maker in known.items()
+        }
+        for kind, known in KINDS.items()
+    }
+    return {**classes, "data": data.available()}
+
+
+def pick(kind: str, name: str) -> Maker:
+    """The class or loader called ``name``.
+
+    Raises:
+        PyroLVMError: there is none; the message names the nearest.
+
+    Example:
+        >>> pick("objectives", "IWEA")
+        Traceback (most recent call last):
+        pyro_lvm.errors.PyroLVMError: objectives: expected one of ...
+    """
+    known = KINDS[kind]
+    if name in known:
+        return known[name]
+    close = get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    raise PyroLVMError(
+        explain(kind, f"one of {sorted(known)}", repr(name), f"{hint}See pyro-lvm list.")
+    )
+
+
+def build(kind: str, name: str, options: Mapping[str, Any], **fixed: Any) -> Any:
+    """Call what is called ``name`` with the user's ``options`` and ``fixed`` arguments.
+
+    Raises:
+        PyroLVMError: an option that it does not take.
+    """
+    maker = pick(kind, name)
+    takes = set(inspect.signature(maker).parameters)
+    unknown = sorted(set(options) - takes)
+    if unknown:
+        raise PyroLVMError(
+            explain(
+                f"options of {name}",
+                f"some of {sorted(takes - set(fixed))}",
+                repr(unknown[0]),
+                f"Leave {unknown[0]!r} out, or see help(pyro_lvm.{kind}.{name}).",
+            )
+        )
+    return maker(**{key: value for key, value in fixed.items() if key in takes} | dict(options))

@@ -1,0 +1,197 @@
+"""What a run is told: plain dataclasses, filled from the command line or a YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+__all__ = [
+    "CompareConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "FitConfig",
+    "GuideConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "RunConfig",
+    "TrainConfig",
+]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data, split into parts that never change.
+
+    Args:
+        name: a data set of `pyro-lvm list`.
+        options: further arguments of its loader.
+    """
+
+    name: str = "digits"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which generative model; the number of features comes from the data.
+
+    Args:
+        name: a model of `pyro-lvm list`.
+        latent_features: size of the latent variable, or sizes of several, from the data up.
+        options: further arguments of the model's class.
+    """
+
+    name: str = "VAE"
+    latent_features: int | list[int] = 16
+    options: dict[str, Any] = field(default_factory=lambda: {"hidden": [100, 100]})
+
+
+@dataclass(frozen=True)
+class GuideConfig:
+    """Which family of guides; its sizes come from the data and the model.
+
+    Args:
+        name: a guide of `pyro-lvm list`.
+        options: further arguments of the guide's class.
+    """
+
+    name: str = "AmortizedNormal"
+    options: dict[str, Any] = field(default_factory=lambda: {"hidden": [100, 100]})
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Which bound, with which gradient and how many draws.
+
+    Args:
+        name: an objective of `pyro-lvm list`.
+        gradient: reparam, stl, dreg, score or vimco.
+        num_particles: draws per datum in training, K.
+        options: further arguments of the objective's class, such as alpha of Renyi.
+    """
+
+    name: str = "IWAE"
+    gradient: str = "dreg"
+    num_particles: int = 5
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Short name for tables, figures and folders.
+
+        Example:
+            >>> ObjectiveConfig("Renyi", "reparam", 5, {"alpha": 0.5}).label
+            'Renyi-reparam-K5-alpha0.5'
+        """
+        options = [f"{key}{value}" for key, value in sorted(self.options.items())]
+        return "-".join([self.name, self.gradient, f"K{self.num_particles}", *options])
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast to train.
+
+    Args:
+        steps: optimiser steps.
+        batch_size: data per step.
+        learning_rate: of Adam.
+        schedule: cosine, which falls to 0 over the run, or constant.
+        max_grad_norm: gradients are cut to this norm; 0 for never.
+        evaluate_every: steps between held-out evaluations, and between checkpoints.
+        accelerator: auto, cpu, cuda, ...
+        num_threads: of the CPU; small networks are fastest with one.
+    """
+
+    steps: int = 2000
+    batch_size: int = 100
+    learning_rate: float = 3e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    max_grad_norm: float = 0.0
+    evaluate_every: int = 250
+    accelerator: str = "auto"
+    num_threads: int = 1
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How to judge a trained model on test data.
+
+    Args:
+        num_samples: draws per datum for the evidence, k-hat and ESS.
+        max_data: test data used, from the first; 0 for all.
+        posterior_samples: draws per datum in posterior.nc.
+        posterior_data: test data in posterior.nc, from the first.
+    """
+
+    num_samples: int = 5000
+    max_data: int = 1000
+    posterior_samples: int = 200
+    posterior_data: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What every command that trains is told.
+
+    Args:
+        model: the generative model
+        guide: the family of posteriors
+        data: the data set
+        train: the training budget of each run
+        evaluation: the judgement on test data
+        out: run directory
+        resume: go on with an interrupted run in it
+        overwrite: delete an earlier run in it
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    guide: GuideConfig = field(default_factory=GuideConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    out: str = "runs/latest"
+    resume: bool = False
+    overwrite: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but what to do with an earlier run, as plain types."""
+        return {k: v for k, v in asdict(self).items() if k not in ("resume", "overwrite")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(RunConfig):
+    """Train one model and write config, metrics, checkpoint, posterior.nc and figures.
+
+    Args:
+        objective: the bound
+        seed: of the parameters, the batches and the draws
+    """
+
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    seed: int = 0
+
+
+def _objectives() -> list[ObjectiveConfig]:
+    return [
+        ObjectiveConfig("ELBO", "reparam", 1),
+        ObjectiveConfig("ELBO", "stl", 5),
+        ObjectiveConfig("IWAE", "reparam", 5),
+        ObjectiveConfig("IWAE", "dreg", 5),
+        ObjectiveConfig("Renyi", "reparam", 5, {"alpha": 0.5}),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(RunConfig):
+    """Train one model under several objectives; print, plot and save one table.
+
+    Every objective gets the same number of steps, the same start and the same batches. Gains
+    are over the first objective, datum by datum and seed by seed.
+
+    Args:
+        objectives: what to compare, the first is the reference
+        seeds: one run of each objective a seed
+    """
+
+    objectives: list[ObjectiveConfig] = field(default_factory=_objectives)
+    seeds: list[int] = field(default_factory=lambda: [0, 1])

@@ -1,0 +1,137 @@
+"""How good trained programs are on test data, datum by datum and in summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_lvm.diagnostics import log_evidence
+from pyro_lvm.objective import Objective
+
+__all__ = ["Evaluation", "Summary", "evaluate", "summarize"]
+
+Program = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One trained model and guide on N test data.
+
+    Attributes:
+        bound: ``(N,)`` nats, the training objective's own bound.
+        log_evidence: ``(N,)`` nats, by importance sampling.
+        khat: ``(N,)`` Pareto shape of the weights.
+        effective_share: ``(N,)`` effective sample size over number of draws.
+        seconds_per_step: of training, the median.
+    """
+
+    bound: Tensor
+    log_evidence: Tensor
+    khat: Tensor
+    effective_share: Tensor
+    seconds_per_step: float = nan
+
+
+def evaluate(
+    objective: Objective,
+    model: Program,
+    guide: Program,
+    *args: Any,
+    num_samples: int = 5000,
+    seconds_per_step: float = nan,
+) -> Evaluation:
+    """Bound, evidence, k-hat and effective sample size of each datum, without gradient.
+
+    Args:
+        objective: whose bound to report.
+        model: called as ``model(*args)``.
+        guide: called as ``guide(*args)``.
+        num_samples: draws per datum for all but the bound.
+        seconds_per_step: to carry along.
+    """
+    bound = objective.bound(model, guide, *args)
+    evidence = log_evidence(model, guide, *args, num_samples=num_samples)
+    return Evaluation(
+        bound=bound,
+        log_evidence=evidence.value,
+        khat=evidence.khat,
+        effective_share=evidence.effective_sample_size / num_samples,
+        seconds_per_step=seconds_per_step,
+    )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One row of the comparison: an objective over its seeds.
+
+    Attributes:
+        objective: label.
+        bound: mean test bound, nats per datum.
+        log_evidence: mean test log evidence, nats per datum.
+        data_error: its standard error over test data.
+        seed_error: its standard error over seeds; NaN for one seed.
+        gain: log evidence less that of the first row, nats per datum.
+        gain_error: its standard error, of the differences datum by datum and seed by seed.
+        khat_share: share of data with k-hat above 0.7.
+        effective_share: mean effective sample size over number of draws.
+        seconds_per_step: of training.
+    """
+
+    objective: str
+    bound: float
+    log_evidence: float
+    data_error: float
+    seed_error: float
+    gain: float
+    gain_error: float
+    khat_share: float
+    effective_share: float
+    seconds_per_step: float
+
+
+def summarize(label: str, runs: Sequence[Evaluation], reference: Sequence[Evaluation]) -> Summary:
+    """Means and standard errors over the seeds and test data of one objective.
+
+    Args:
+        label: name of the row.
+        runs: one evaluation a seed.
+        reference: the first row's, same seeds and data.
+    """
+    evidence = _stack(runs)
+    gain = evidence - _stack(reference)
+    return Summary(
+        objective=label,
+        bound=_mean([run.bound for run in runs]),
+        log_evidence=evidence.mean().item(),
+        data_error=_standard_error(evidence.mean(0)),
+        seed_error=_standard_error(evidence.mean(1)),
+        gain=gain.mean().item(),
+        gain_error=_combined_error(gain),
+        khat_share=_mean([(run.khat > 0.7).double() for run in runs]),
+        effective_share=_mean([run.effective_share for run in runs]),
+        seconds_per_step=min(run.seconds_per_step for run in runs),
+    )
+
+
+def _stack(runs: Sequence[Evaluation]) -> Tensor:
+    return torch.stack([run.log_evidence for run in runs]).double().cpu()  # (seeds, N)
+
+
+def _mean(values: Sequence[Tensor]) -> float:
+    return torch.stack(list(values)).double().mean().item()
+
+
+def _standard_error(values: Tensor) -> float:
+    return nan if len(values) < 2 else (values.std() / len(values) ** 0.5).item()
+
+
+def _combined_error(values: Tensor) -> float:
+    """Of the mean over seeds and data; data alone where there is one seed."""
+    seeds = _standard_error(values.mean(1))
+    data = _standard_error(values.mean(0))
+    return data if seeds != seeds else (data**2 + seeds**2) ** 0.5

@@ -1,0 +1,144 @@
+"""One run: programs from their configuration, trained and judged on test data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyro
+from torch import Tensor
+
+from pyro_lvm.cli.catalog import build
+from pyro_lvm.cli.configs import ObjectiveConfig, RunConfig
+from pyro_lvm.cli.evaluation import Evaluation, evaluate
+from pyro_lvm.data import DataSplits, load
+from pyro_lvm.objective import Objective
+from pyro_lvm.training import FitResult, fit
+
+__all__ = ["Plan", "Run"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the runs of one command share: the settings and the data."""
+
+    config: RunConfig
+    data: DataSplits
+
+    @classmethod
+    def of(cls, config: RunConfig, objectives: Sequence[ObjectiveConfig]) -> Plan:
+        """Load the data, and build everything once, so that mistakes show before training.
+
+        Raises:
+            PyroLVMError: an unknown name, or options that something does not take.
+        """
+        plan = cls(config, load(config.data.name, **config.data.options))
+        plan.programs(seed=0)
+        for objective in objectives:
+            _build(objective)
+        return plan
+
+    @property
+    def test(self) -> Tensor:  # (N, D)
+        """The test data that are used."""
+        return self.data.test[: self.config.evaluation.max_data or None]
+
+    def programs(self, seed: int) -> tuple[Any, Any]:
+        """A new model and guide; the same seed gives the same parameters."""
+        pyro.set_rng_seed(seed)
+        rows, model, guide = self.data.train, self.config.model, self.config.guide
+        made = build(
+            "models",
+            model.name,
+            model.options,
+            in_features=rows.shape[1],
+            latent_features=model.latent_features,
+            data_mean=rows.mean(0),
+        )
+        sizes = {"in_features": rows.shape[1], "latent_features": made.latent_features}
+        return made, build("guides", guide.name, guide.options, **sizes)
+
+    def run(self, objective: ObjectiveConfig, seed: int, folder: Path) -> Run:
+        """Train under ``objective`` in ``folder``, then judge.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C during training, after the checkpoint was written.
+        """
+        bound = _build(objective)
+        model, guide = self.programs(seed)
+        result = self._train(model, guide, bound, seed, folder)
+        if result.interrupted:
+            raise KeyboardInterrupt
+        result.save(folder)
+        model.eval()
+        guide.eval()
+        pyro.set_rng_seed(seed)
+        evaluation = evaluate(
+            bound,
+            model,
+            guide,
+            self.test.to(next(model.parameters()).device),
+            num_samples=self.config.evaluation.num_samples,
+            seconds_per_step=result.seconds_per_step,
+        )
+        return Run(objective.label, bound, model, guide, result, evaluation)
+
+    def _train(
+        self, model: Any, guide: Any, bound: Objective, seed: int, folder: Path
+    ) -> FitResult:
+        budget, data = self.config.train, self.data
+        return fit(
+            model,
+            guide,
+            data.train,
+            bound,
+            max_steps=budget.steps,
+            batch_size=min(budget.batch_size, len(data.train)),
+            validation=data.validation if len(data.validation) else None,
+            lr=budget.learning_rate,
+            lr_scheduler="cosine" if budget.schedule == "cosine" else None,
+            max_grad_norm=budget.max_grad_norm or None,
+            seed=seed,
+            transform=data.transform,
+            accelerator=budget.accelerator,
+            evaluate_every=budget.evaluate_every,
+            checkpoint_every=budget.evaluate_every,
+            log_every=50,
+            run_dir=folder,
+            resume=self.config.resume,
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model and guide, and how good they are on test data."""
+
+    label: str
+    objective: Objective
+    model: Any
+    guide: Any
+    result: FitResult
+    evaluation: Evaluation
+
+    def curve(self, quantity: str) -> tuple[list[float], list[float]]:
+        """Steps and values of one column of the training history, where it has values."""
+        history = self.result.history
+        pairs = [
+            (float(step), float(value))
+            for step, value in zip(history["step"], history[quantity], strict=True)
+            if step is not None and value is not None
+        ]
+        return [step for step, _ in pairs], [value for _, value in pairs]
+
+
+def _build(objective: ObjectiveConfig) -> Objective:
+    bound: Objective = build(
+        "objectives",
+        objective.name,
+        objective.options,
+        num_particles=objective.num_particles,
+        gradient=objective.gradient,
+    )
+    return bound
