@@ -2,6 +2,8 @@
 
 import ast
 import configparser
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
