@@ -54,6 +54,13 @@ def test_steps_then_more_steps(whole: FitResult, tmp_path: Path, stop_after: int
     assert_equal_files(tmp_path, whole.best_checkpoint.parents[1])
 
 
+def test_early_stopping_counts_on_after_a_stop(tmp_path: Path) -> None:
+    patient = job(tmp_path / "a", patience=2)
+    assert patient.history["step"][-1] == 9
+    job(tmp_path / "b", patience=2, max_steps=7)
+    assert_equal_runs(job(tmp_path / "b", patience=2, resume=True), patient)
+
+
 def test_killed_at_a_random_step(whole: FitResult, tmp_path: Path) -> None:
     kill_at = random.SystemRandom().randrange(3, STEPS)  # any step must do
     killed = subprocess.run(
@@ -70,8 +77,9 @@ def test_ctrl_c_ends_the_step_and_saves(
     before = signal.getsignal(signal.SIGINT)
     stopped = job(tmp_path, callbacks=[Send(7, signal.SIGINT)])
     assert stopped.interrupted
-    assert stopped.history["step"][-1] == 7
-    assert "resume=True" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Stopped after step 7" in shown
+    assert "resume=True" in shown
     assert signal.getsignal(signal.SIGINT) is before
     resumed = job(tmp_path, resume=True)
     assert not resumed.interrupted
@@ -159,7 +167,7 @@ def test_two_processes(tmp_path: Path) -> None:
 
     def run(folder: str, steps: int) -> list[dict[str, float]]:
         arguments = [str(JOB), str(tmp_path / folder), "several", str(steps)]
-        subprocess.run([*command, *arguments], check=True, timeout=110)
+        subprocess.run([*command, *arguments], check=True, timeout=300)
         lines = (tmp_path / folder / "metrics.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite
 from time import perf_counter
 from typing import Any
@@ -70,7 +70,6 @@ class Loop:
     log: MetricLog
     progress: Progress
     interrupted: bool = False
-    _last: Row = field(default_factory=dict)
     _seconds: float = 0.0
     _steps: int = 0
 
@@ -106,7 +105,7 @@ class Loop:
         if isfinite(loss):
             state.loss_sum += loss
             state.loss_count += 1
-        self._last = {"epoch": epoch, "grad_norm": norm}
+        state.latest = {"epoch": epoch, "grad_norm": norm}
         row = self._row() if self.limits.logs(state) else None
         self.progress.update(row)
         self._call_back()
@@ -139,7 +138,7 @@ class Loop:
         loss = state.loss_sum / state.loss_count if state.loss_count else None
         state.loss_sum, state.loss_count = 0.0, 0
         return {
-            **self._last,
+            **state.latest,
             "step": state.step,
             "loss": loss,
             "learning_rate": self.stepper.optimizer.param_groups[0]["lr"],

@@ -39,6 +39,7 @@ class TrainingState:
         stale_evaluations: evaluations since then.
         loss_sum: training loss summed since the last row, and
         loss_count: the number of steps in that sum.
+        latest: epoch and gradient norm of the latest step.
         history: one list per column of ``COLUMNS``.
         stop: set it to end training after this step.
     """
@@ -53,6 +54,7 @@ class TrainingState:
     stale_evaluations: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
+    latest: Row = field(default_factory=dict)
     history: History = field(default_factory=lambda: {name: [] for name in COLUMNS})
     stop: bool = False
 
