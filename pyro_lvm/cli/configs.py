@@ -38,12 +38,14 @@ class ModelConfig:
     Args:
         name: a model of `pyro-lvm list`.
         latent_features: size of the latent variable, or sizes of several, from the data up.
+        hidden: hidden sizes of its networks, if it has any.
         options: further arguments of the model's class.
     """
 
     name: str = "VAE"
     latent_features: int | list[int] = 16
-    options: dict[str, Any] = field(default_factory=lambda: {"hidden": [100, 100]})
+    hidden: list[int] = field(default_factory=lambda: [100, 100])
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,13 @@ class GuideConfig:
 
     Args:
         name: a guide of `pyro-lvm list`.
+        hidden: hidden sizes of its networks, if it has any.
         options: further arguments of the guide's class.
     """
 
     name: str = "AmortizedNormal"
-    options: dict[str, Any] = field(default_factory=lambda: {"hidden": [100, 100]})
+    hidden: list[int] = field(default_factory=lambda: [100, 100])
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

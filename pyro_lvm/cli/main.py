@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(given: list[str]) -> tuple[str, dict[str, Any]]:
     parser = _parser()
     try:
-        config = parser.instantiate_classes(parser.parse_args(given))
+        config = parser.instantiate(parser.parse_args(given))
     except ArgumentError as error:
         raise PyroLVMError(_wrong_arguments(given, str(error))) from error
     settings = vars(config[config.command])

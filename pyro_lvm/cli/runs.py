@@ -48,17 +48,25 @@ class Plan:
     def programs(self, seed: int) -> tuple[Any, Any]:
         """A new model and guide; the same seed gives the same parameters."""
         pyro.set_rng_seed(seed)
-        rows, model, guide = self.data.train, self.config.model, self.config.guide
-        made = build(
+        rows, config = self.data.train, self.config
+        model = build(
             "models",
-            model.name,
-            model.options,
+            config.model.name,
+            config.model.options,
             in_features=rows.shape[1],
-            latent_features=model.latent_features,
+            latent_features=config.model.latent_features,
+            hidden=config.model.hidden,
             data_mean=rows.mean(0),
         )
-        sizes = {"in_features": rows.shape[1], "latent_features": made.latent_features}
-        return made, build("guides", guide.name, guide.options, **sizes)
+        guide = build(
+            "guides",
+            config.guide.name,
+            config.guide.options,
+            in_features=rows.shape[1],
+            latent_features=model.latent_features,
+            hidden=config.guide.hidden,
+        )
+        return model, guide
 
     def run(self, objective: ObjectiveConfig, seed: int, folder: Path) -> Run:
         """Train under ``objective`` in ``folder``, then judge.

@@ -1,0 +1,222 @@
+"""The command line: what it writes, that its numbers are right, and what it says of mistakes."""
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import xarray as xr
+import yaml
+from torch import Tensor
+
+from pyro_lvm import guides, models, objectives
+from pyro_lvm.cli.evaluation import Evaluation, summarize
+from pyro_lvm.cli.figures import image_grid, latent_pairs
+from pyro_lvm.cli.main import main
+
+SHORT = [
+    *("--train.steps", "6", "--train.evaluate_every", "3", "--train.batch_size", "20"),
+    *("--train.accelerator", "cpu", "--model.hidden", "[5]", "--guide.hidden", "[5]"),
+    *("--model.latent_features", "3", "--evaluation.num_samples", "40"),
+    *("--evaluation.max_data", "15", "--evaluation.posterior_data", "4"),
+    *("--evaluation.posterior_samples", "7"),
+]
+FIGURES = ["khat", "latent_pairs", "prior_samples", "reconstructions", "training_curves"]
+
+
+def run(out: Path, *arguments: str) -> None:
+    command, *rest = arguments
+    assert main([command, "--out", str(out), *SHORT, *rest]) == 0
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "table.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The message of a command that must fail, in three parts."""
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert re.search(r"(?s)^pyro-lvm: .+: expected .+, got .+\nTry: .+\n$", message), message
+    return message
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "fit"
+    run(out, "fit", "--seed", "3")
+    return out
+
+
+def test_list_names_all_that_is_exported() -> None:
+    """The one subprocess: the installed script, as a user types it."""
+    script = Path(sys.executable).with_name("pyro-lvm")
+    shown = subprocess.run([script, "list"], capture_output=True, text=True, check=True).stdout
+    names = [*guides.__all__, *models.__all__, *objectives.__all__, "digits", "mnist"]
+    concrete = [name for name in names if name != "Objective"]
+    assert all(re.search(rf"^  {name} +\S", shown, re.MULTILINE) for name in concrete), shown
+
+
+def test_fit_writes_a_run_directory(fitted: Path) -> None:
+    assert sorted(p.stem for p in (fitted / "figures").glob("*.png")) == FIGURES
+    for name in ("metrics.csv", "result.ckpt", "table.md"):
+        assert (fitted / name).stat().st_size > 0
+    assert list((fitted / "checkpoints").glob("*.ckpt"))
+
+
+def test_posterior_is_what_arviz_expects(fitted: Path) -> None:
+    with xr.open_dataset(fitted / "posterior.nc", group="posterior", engine="h5netcdf") as draws:
+        assert draws["z"].dims[:3] == ("chain", "draw", "data")
+        assert draws["z"].shape == (1, 7, 4, 3)
+
+
+def test_config_gives_the_same_run(fitted: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    assert main(["fit", "--config", str(fitted / "config.yaml"), "--out", str(again)]) == 0
+    assert (again / "metrics.csv").read_text() == (fitted / "metrics.csv").read_text()
+    first, second = table(fitted)[0], table(again)[0]
+    assert first["log_evidence"] == second["log_evidence"]
+
+
+def test_resume_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    constant = ("--train.schedule", "constant")
+    run(whole, "fit", *constant)
+    run(parts, "fit", *constant, "--train.steps", "3")
+    run(parts, "fit", *constant, "--resume")
+    assert table(whole)[0]["log_evidence"] == table(parts)[0]["log_evidence"]
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "--model.latent_features [3,2] --guide.name HierarchicalNormal",
+        "--model.name FactorAnalysis --guide.options.covariance full "
+        "--data.options.binarization null --objective.gradient reparam",
+        "--objective.name Renyi --objective.options.alpha 2 --objective.gradient vimco",
+    ],
+)
+def test_other_programs_train(tmp_path: Path, choice: str) -> None:
+    run(tmp_path / "run", "fit", *choice.split())
+
+
+def test_compare_writes_one_row_an_objective(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "compare"
+    wanted = "[{name: ELBO, gradient: reparam, num_particles: 1}, {name: IWAE, num_particles: 4}]"
+    run(out, "compare", "--seeds", "[0, 1]", "--objectives", wanted)
+    first, second = table(out)
+    assert [first["objective"], second["objective"]] == ["ELBO-reparam-K1", "IWAE-dreg-K4"]
+    assert float(first["gain"]) == 0
+    difference = float(second["log_evidence"]) - float(first["log_evidence"])
+    assert float(second["gain"]) == pytest.approx(difference)
+    shown = capsys.readouterr().out
+    assert (out / "table.md").read_text() in shown
+    assert "figures/comparison.png" in shown
+    assert len(list((out / "runs").glob("*/seed*/metrics.csv"))) == 4
+    assert yaml.safe_load((out / "config.yaml").read_text())["seeds"] == [0, 1]
+
+
+def test_one_process_trains_each_run_as_if_alone(fitted: Path, tmp_path: Path) -> None:
+    """The second of two runs has the numbers of a run of its own: nothing leaks between them."""
+    out = tmp_path / "compare"
+    run(out, "compare", "--seeds", "[3]", "--objectives", "[{name: ELBO}, {name: IWAE}]")
+    assert table(out)[1]["log_evidence"] == table(fitted)[0]["log_evidence"]
+
+
+def evaluation(log_evidence: Tensor, khat: Tensor) -> Evaluation:
+    return Evaluation(log_evidence - 1, log_evidence, khat, torch.full_like(khat, 0.5), 0.25)
+
+
+def test_summary_by_hand() -> None:
+    low = evaluation(torch.tensor([-3.0, -1.0]), torch.tensor([0.6, 0.8]))
+    high = evaluation(torch.tensor([-2.0, -2.0]), torch.tensor([0.1, 0.1]))
+    row = summarize("row", [low, high], [low, low])
+    assert row.bound == -3.0
+    assert row.log_evidence == -2.0
+    assert row.data_error == pytest.approx(0.5)  # seed means -2.5 and -1.5: sd 0.5 sqrt 2
+    assert row.seed_error == 0.0  # both seeds have mean -2
+    assert row.gain == 0.0  # the second seed: +1 and -1
+    assert row.khat_share == 0.25
+    assert row.effective_share == 0.5
+
+
+def test_summary_of_one_seed_has_no_error_over_seeds() -> None:
+    only = evaluation(torch.tensor([-3.0, -1.0]), torch.zeros(2))
+    row = summarize("row", [only], [only])
+    assert row.seed_error != row.seed_error
+    assert row.gain_error == 0.0
+
+
+def test_images_are_laid_out_in_rows() -> None:
+    images = torch.arange(1.0, 4.0).reshape(3, 1, 1)
+    sheet = image_grid(images, "title", columns=2).axes[0].images[0].get_array()
+    assert sheet is not None
+    assert sheet[::2, ::2].tolist() == [[1, 2], [3, 0]]
+
+
+def test_pair_plot_shows_the_dims_that_vary() -> None:
+    draws = torch.randn(20, 30, 5)
+    draws[..., 3] += 5 * torch.randn(30)
+    draws[..., 1] += 5 * torch.randn(30)
+    figure = latent_pairs(draws, [f"z[{i}]" for i in range(5)], num_dims=2)
+    assert [figure.axes[i].get_ylabel() for i in (0, 2)] == ["z[1]", "z[3]"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("fit --objective.name IWEA", "Did you mean 'IWAE'?"),
+        ("fit --model.name VEA", "models: expected one of"),
+        ("fit --guide.options.rnak 2", "options of AmortizedNormal: expected some of"),
+        ("fit --data.name digit", "data set: expected one of"),
+        ("fit --objective.gradient slt", "gradient: expected one of"),
+        ("fit --train.steps many", "train.steps"),
+        ("fit --frobnicate", "--frobnicate"),
+        ("fit --config nowhere.yaml", "nowhere.yaml"),
+        ("frobnicate", "frobnicate"),
+        ("compare --seeds []", "seeds: expected at least one"),
+        ("compare --seeds [1,1]", "seeds: expected each of them once"),
+        ("compare --objectives [{name:ELBO},{name:ELBO}]", "objectives: expected each"),
+    ],
+)
+def test_mistakes_are_explained_before_anything_is_written(
+    arguments: str,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert says in refused(capsys, *arguments.replace("name:", "name: ").split(maxsplit=2))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_earlier_run_is_kept(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (fitted / "metrics.csv").read_text()
+    assert "--resume, --overwrite" in refused(capsys, "fit", "--out", str(fitted))
+    assert (fitted / "metrics.csv").read_text() == before
+
+
+def test_a_folder_that_is_no_run_is_never_deleted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    refused(capsys, "fit", "--out", str(tmp_path), "--overwrite")
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_ctrl_c_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pyro_lvm.cli.runs.Plan.run", interrupted)
+    assert main(["fit", "--out", str(tmp_path / "run")]) == 130
+    assert "--resume" in capsys.readouterr().err
