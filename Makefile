@@ -25,7 +25,7 @@ lint: $(INSTALLED)  ## style, format and types
 	$(BIN)/python -m pytest -q tests/test_types.py
 
 tutorials: $(INSTALLED)  ## run every tutorial and write its notebook
-	for text in tutorials/*.py; do \
+	for text in $(wildcard tutorials/*.py); do \
 		$(BIN)/jupytext --to ipynb --update --execute $$text || exit 1; \
 	done
 
