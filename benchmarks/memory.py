@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from benchmarks.contenders import Step, contenders
 from benchmarks.programs import NETWORKS, Guide, Model, data
-from benchmarks.step_time import Step, contenders
 
 __all__ = ["REST", "Row", "main", "markdown", "measure", "saving_on"]
 
@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--particles", type=int, nargs="+", default=[1, 5, 50])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["mnist"])
+    parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
     pyro.settings.set(module_local_params=True)
@@ -149,9 +150,10 @@ def main() -> None:
     text = f"# Memory a step keeps for backward, on {options.device.type} ({networks})\n\n"
     text += markdown(rows)
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"memory_{options.device.type}.md"
-    path.write_text(text + "\n", encoding="utf-8")
+    if options.save:
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"memory_{options.device.type}.md"
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

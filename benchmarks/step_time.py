@@ -13,26 +13,24 @@ import argparse
 import csv
 import platform
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
-from time import perf_counter
-from typing import Any
+from time import perf_counter, process_time
 
 import pyro
 import torch
-from pyro.infer import RenyiELBO, Trace_ELBO
-from torch import Tensor, nn
+from torch import nn
 
+from benchmarks.contenders import Step, contenders
 from benchmarks.programs import BY_HAND, NETWORKS, Guide, Model, data
-from pyro_lvm import objectives
 
-__all__ = ["Row", "contenders", "main", "markdown", "measure"]
+__all__ = ["Row", "main", "markdown", "measure"]
 
 RESULTS = Path(__file__).parent / "results"
 WARM_UP = 3
-Step = Callable[[], object]
+CLOCKS = {"wall": perf_counter, "cpu": process_time}
 
 
 @dataclass(frozen=True)
@@ -56,61 +54,29 @@ class Row:
     over_pyro_max: float
 
 
-def pyro_objective(name: str, num_particles: int, vectorised: bool) -> Any:
-    """Pyro's class of the same bound; it has the plain gradient only."""
-    options = {
-        "num_particles": num_particles,
-        "vectorize_particles": vectorised,
-        "max_plate_nesting": 1,
-    }
-    return Trace_ELBO(**options) if name == "ELBO" else RenyiELBO(alpha=0, **options)
+@dataclass(frozen=True)
+class Timer:
+    """Times a step on ``device`` by one of ``CLOCKS``, gradients dropped first."""
 
+    device: torch.device
+    clock: str
 
-def contenders(
-    model: Model, guide: Guide, x: Tensor, num_particles: int
-) -> dict[tuple[str, str, str], Step]:
-    """Each step by (objective, gradient, side); Pyro has the plain gradient only."""
-    steps: dict[tuple[str, str, str], Step] = {}
-    for (name, gradient), by_hand in BY_HAND.items():
-        ours = getattr(objectives, name)(num_particles, gradient)
-        steps[name, gradient, "ours"] = _bound(ours.loss_and_grads, model, guide, x)
-        steps[name, gradient, "by hand"] = _backward(
-            by_hand, model.decoder, guide.encoder, x, num_particles
-        )
-    for name in ("ELBO", "IWAE"):
-        for side, vectorised in (("Pyro vectorised", True), ("Pyro looped", False)):
-            theirs = pyro_objective(name, num_particles, vectorised)
-            steps[name, "reparam", side] = _bound(theirs.loss_and_grads, model, guide, x)
-    return steps
+    def __call__(self, step: Step, modules: nn.Module) -> float:  # milliseconds
+        now = CLOCKS[self.clock]
+        self._synchronise()
+        start = now()
+        modules.zero_grad(set_to_none=True)
+        step()
+        self._synchronise()
+        return 1e3 * (now() - start)
 
-
-def _bound(step: Callable[..., float], *args: object) -> Step:
-    return lambda: step(*args)
-
-
-def _backward(loss: Callable[..., Tensor], *args: object) -> Step:
-    def step() -> float:
-        value = loss(*args)
-        value.backward()
-        return value.item()
-
-    return step
-
-
-def timed(step: Step, modules: nn.Module, device: torch.device) -> float:
-    """Milliseconds of one step, gradients dropped first."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = perf_counter()
-    modules.zero_grad(set_to_none=True)
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return 1e3 * (perf_counter() - start)
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
 def interleaved(
-    steps: dict[tuple[str, str, str], Step], modules: nn.Module, device: torch.device, repeats: int
+    steps: dict[tuple[str, str, str], Step], modules: nn.Module, timer: Timer, repeats: int
 ) -> dict[tuple[str, str, str], list[float]]:
     """Milliseconds by contender, one entry a round; the first rounds are thrown away."""
     times: dict[tuple[str, str, str], list[float]] = {name: [] for name in steps}
@@ -118,19 +84,19 @@ def interleaved(
     for _ in range(WARM_UP + repeats):
         random.shuffle(order)
         for name in order:
-            times[name].append(timed(steps[name], modules, device))
+            times[name].append(timer(steps[name], modules))
     return {name: each[WARM_UP:] for name, each in times.items()}
 
 
 def measure(
-    network: str, num_particles: int, device: torch.device, repeats: int, validation: bool
+    network: str, num_particles: int, timer: Timer, repeats: int, validation: bool
 ) -> Iterator[Row]:
     """One row for each objective and gradient."""
-    sizes = NETWORKS[network]
+    sizes, device = NETWORKS[network], timer.device
     model, guide = Model(sizes).to(device), Guide(sizes).to(device)
     with pyro.validation_enabled(validation):
         steps = contenders(model, guide, data(sizes, device), num_particles)
-        times = interleaved(steps, nn.ModuleList([model, guide]), device, repeats)
+        times = interleaved(steps, nn.ModuleList([model, guide]), timer, repeats)
     for name, gradient in BY_HAND:
         ours, by_hand = times[name, gradient, "ours"], times[name, gradient, "by hand"]
         theirs = times[name, "reparam", "Pyro vectorised"]
@@ -171,17 +137,19 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join([head, "|" + " --- |" * 10, *lines])
 
 
-def describe(device: torch.device, repeats: int) -> str:
+def describe(timer: Timer, repeats: int) -> str:
     """Where and how the numbers were made."""
+    device = timer.device
     chip = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     networks = "; ".join(f"{n}: {s}, batch {s.batch_size}" for n, s in NETWORKS.items())
     return (
         f"# Time of one training step on {device.type}\n\n"
         f"{chip}, {torch.get_num_threads()} thread(s), Python {platform.python_version()}, "
-        f"torch {torch.__version__}, Pyro {pyro.__version__}; median of {repeats} rounds in "
-        f"random order. Networks: {networks}. A step is zero_grad, loss and backward, without "
-        "the optimiser. Pyro has the plain gradient only: its columns repeat for stl and dreg. "
-        "Validation is Pyro's check of arguments and samples, on by default.\n"
+        f"torch {torch.__version__}, Pyro {pyro.__version__}; median {timer.clock} time of "
+        f"{repeats} rounds in random order, ratios taken within a round. {networks}.\n\n"
+        "A step is zero_grad, loss and backward, without the optimiser. Pyro has the plain "
+        "gradient only: its columns repeat for stl and dreg. Validation is Pyro's check of "
+        "arguments and samples, on by default.\n"
     )
 
 
@@ -201,6 +169,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="cpu: not disturbed by other programs"
+    )
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--particles", type=int, nargs="+", default=[1, 5, 50])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
@@ -219,15 +190,16 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     pyro.settings.set(module_local_params=True)
+    timer = Timer(options.device, options.clock)
     settings = (True, False) if options.validate is None else (options.validate,)
     rows = [
         row
         for validation in settings
         for network in options.networks
         for num_particles in options.particles
-        for row in measure(network, num_particles, options.device, options.repeats, validation)
+        for row in measure(network, num_particles, timer, options.repeats, validation)
     ]
-    text = describe(options.device, options.repeats) + "\n" + markdown(rows)
+    text = describe(timer, options.repeats) + "\n" + markdown(rows)
     print(text)
     if options.save:
         save(rows, text, options.device)
