@@ -23,6 +23,7 @@ from pyro_lvm.objectives import ELBO, IWAE
 from pyro_lvm.training import Callback, TrainingState
 from pyro_lvm.training.loader import Batch, Batches
 from pyro_lvm.training.programs import Programs
+from pyro_lvm.training.settings import check_covered
 from pyro_lvm.training.state import COLUMNS
 
 
@@ -132,11 +133,16 @@ def local_model(x: Tensor) -> None:
         pyro.sample("x", dist.Normal(z, 0.5), obs=x)
 
 
-@pytest.mark.parametrize("kind", [AutoNormal, AutoDiagonalNormal, AutoMultivariateNormal])
-def test_autoguides_train(kind: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "called_before"),
+    [(AutoNormal, False), (AutoDiagonalNormal, True), (AutoMultivariateNormal, False)],
+)
+def test_autoguides_train(kind: Any, called_before: bool) -> None:
     guide = kind(local_model)
     x = torch.linspace(1, 3, 8)
-    options = {"batch_size": None, "max_steps": 150, "lr": 0.1, "lr_scheduler": "cosine"}
+    if called_before:
+        guide(x)
+    options = {"batch_size": None, "max_steps": 300, "lr": 0.1, "lr_scheduler": "cosine"}
     result = train(local_model, guide, x, objective=ELBO(20), **options)
     assert result.history["loss"][-1] < result.history["loss"][0]  # type: ignore[operator]
     median = guide.median(x)
@@ -276,6 +282,15 @@ def test_parameters_of_the_store_inside_a_pyro_module() -> None:
 
     with pytest.raises(ParameterError, match="PyroParam"):
         train(programs()[0], Mixed())
+
+
+def test_several_processes_need_modules() -> None:
+    model, guide = programs()
+    check_covered(ELBO()(model, guide), [*model.parameters(), *guide.parameters()], 2)
+    outside = torch.zeros(3, requires_grad=True)
+    with pytest.raises(ParameterError, match="1 parameters in Pyro's store"):
+        check_covered(ELBO()(model, guide), [outside], 2)
+    check_covered(ELBO()(model, guide), [outside], 1)
 
 
 def test_random_subsampling_is_refused_in_several_processes() -> None:

@@ -33,6 +33,8 @@ from pyro_lvm.training.step import Stepper
 
 __all__ = ["fit"]
 
+SHORT_EPOCH = 50
+
 
 def fit(
     model: Program,
@@ -112,14 +114,15 @@ def fit(
         devices: how many devices, or which.
         strategy: "auto", "ddp", ...
         precision: "32-true", "bf16-mixed", "64-true", ...
-        evaluate_every: steps between evaluations; None for each epoch's end.
+        evaluate_every: steps between evaluations; None for each epoch's end, or 50 where an
+            epoch is one step.
         diagnostic_particles: draws per datum for the effective sample size and k-hat on a few
             data; 0 to leave them out.
         log_every: steps between rows of metrics.
         callbacks: see :class:`~pyro_lvm.training.Callback`.
         progress: show a progress bar; None for only on a terminal.
         run_dir: folder for metrics and checkpoints; None to write nothing.
-        checkpoint_every: steps between checkpoints; None for each epoch's end.
+        checkpoint_every: steps between checkpoints; None as for ``evaluate_every``.
         resume: True to go on from the latest checkpoint in ``run_dir``, if there is one; or a
             checkpoint file or a run directory to go on from.
         tensorboard: write TensorBoard files to ``run_dir`` too.
@@ -175,15 +178,17 @@ def fit(
         programs.discover(
             next(parts.train.epoch(0)), seed=seed, refuse_subsampling=fabric.world_size > 1
         )
+        steps_per_epoch = parts.train.steps(0)
+        every_epoch = SHORT_EPOCH if steps_per_epoch == 1 else None
         limits = Limits(
             max_epochs=100 if max_epochs is None and max_steps is None else max_epochs,
             max_steps=max_steps,
             patience=patience,
-            evaluate_every=evaluate_every,
+            evaluate_every=evaluate_every or every_epoch,
             log_every=log_every,
-            checkpoint_every=checkpoint_every,
+            checkpoint_every=checkpoint_every or every_epoch,
         )
-        total_steps = limits.total_steps(parts.train.steps(0))
+        total_steps = limits.total_steps(steps_per_epoch)
         stepper = _stepper(
             programs,
             objective,

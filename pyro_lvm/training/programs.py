@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
-from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroModule
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyro_lvm.errors import DataError, ParameterError, PlateError, explain
+from pyro_lvm.errors import ParameterError, explain
+from pyro_lvm.training.discovery import Program, drop_strays, parameter_names
 from pyro_lvm.training.loader import Batch
 from pyro_lvm.training.rng import seeded
 
 __all__ = ["Program", "Programs"]
-
-Program = Callable[..., Any]
 
 
 class Programs:
@@ -56,22 +52,15 @@ class Programs:
         Raises:
             ParameterError: no parameters, or stale ones in Pyro's store.
             PlateError: a plate subsamples at random and ``refuse_subsampling`` is set.
+            DataError: the data have another dtype than the parameters.
         """
-        watch = _ParameterWatch()
-        checks = _NoRandomSubsampling() if refuse_subsampling else Messenger()
-        with (
-            seeded(seed, "discover"),
-            torch.no_grad(),
-            self.evaluating(),
-            watch,
-            checks,
-            _lenient(),
-        ):
-            self._run(batch)
-        self._drop_strays()
+        with seeded(seed, "discover"), torch.no_grad(), self.evaluating():
+            names = parameter_names(self.model, self.guide, batch, refuse_subsampling)
+        for module in self.modules.values():
+            drop_strays(module)
         own = {id(p) for module in self.modules.values() for p in module.parameters()}
         store = dict(pyro.get_param_store().named_parameters())
-        self.stored = {n: store[n] for n in watch.names if n in store and id(store[n]) not in own}
+        self.stored = {n: store[n] for n in names if n in store and id(store[n]) not in own}
         if not self.parameters():
             raise _nothing_to_train()
 
@@ -117,41 +106,6 @@ class Programs:
             with torch.no_grad():
                 parameter.copy_(state["stored"][name])
 
-    def _run(self, batch: Batch) -> None:
-        try:
-            trace = poutine.trace(self.guide).get_trace(*batch.args, **batch.kwargs)
-            poutine.replay(self.model, trace=trace)(*batch.args, **batch.kwargs)
-        except RuntimeError as error:
-            if "dtype" in str(error):
-                raise _wrong_dtype(batch, str(error)) from error
-            raise
-
-    def _drop_strays(self) -> None:
-        """Refuse ``pyro.param`` inside a module, but for the model an AutoGuide looked at."""
-        for top in self.modules.values():
-            own = {id(p) for p in top.parameters()}
-            for part in top.modules():
-                if not isinstance(part, PyroModule):
-                    continue
-                params = part._pyro_context.param_state["params"]
-                strays = [n for n, p in params.items() if id(p) not in own]
-                if strays and not isinstance(top, AutoGuide):
-                    raise _store_inside_module(strays[0])
-                for name in strays:
-                    del params[name], part._pyro_context.param_state["constraints"][name]
-
-
-def _lenient() -> AbstractContextManager[None]:
-    """Values out of range and stray parameters get errors that say more, later."""
-    return cast(
-        AbstractContextManager[None],
-        pyro.settings.context(
-            validate_distributions_pyro=False,
-            validate_distributions_torch=False,
-            validate_poutine=False,
-        ),
-    )
-
 
 def _module_of(program: Program) -> nn.Module | None:
     """The module itself, or the one a program is a method of."""
@@ -169,62 +123,6 @@ def _allow_local_parameters(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
             part._pyro_context.param_state = {"params": {}, "constraints": {}}
-
-
-class _ParameterWatch(Messenger):
-    """Collects the names of parameters, and refuses stale ones of the store."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def _pyro_param(self, msg: dict[str, Any]) -> None:
-        store = pyro.get_param_store()
-        if len(msg["args"]) > 1 and msg["name"] in store:
-            init = msg["args"][1]
-            stored = dict(store.named_parameters())[msg["name"]]
-            _check_fresh(
-                msg["name"], init() if callable(init) else init, store[msg["name"]], stored
-            )
-        self.names.append(msg["name"])
-
-
-class _NoRandomSubsampling(Messenger):
-    """Refuses plates that choose a minibatch at random."""
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        fn = msg["fn"]
-        if type(fn).__name__ != "_Subsample" or msg["value"] is not None:
-            return
-        if fn.subsample_size is not None and fn.subsample_size < fn.size:
-            raise PlateError(
-                explain(
-                    f"plate '{msg['name']}'",
-                    "the loader's batch, when several processes train together",
-                    f"a random subsample of {fn.subsample_size} from {fn.size}",
-                    "Pass the rows as data and open the plate with size=N, subsample=<tensor of "
-                    "the batch's length>.",
-                )
-            )
-
-
-def _check_fresh(name: str, init: Tensor, value: Tensor, stored: Tensor) -> None:
-    stale_module = isinstance(init, nn.Parameter) and stored is not init
-    if init.shape == value.shape and not stale_module:
-        return
-    found = (
-        f"shape {tuple(value.shape)} left in Pyro's parameter store"
-        if init.shape != value.shape
-        else "the parameter of another module left in Pyro's parameter store"
-    )
-    raise ParameterError(
-        explain(
-            f"parameter '{name}'",
-            f"shape {tuple(init.shape)}, as the program initialises it",
-            found,
-            "Call pyro.clear_param_store() before a new model, or use modules, not pyro.param.",
-        )
-    )
 
 
 def _load_module(role: str, module: nn.Module, state: Mapping[str, Any]) -> None:
@@ -273,28 +171,5 @@ def _nothing_to_train() -> ParameterError:
             "none",
             "Pass modules whose parameters have requires_grad=True, or call pyro.param or "
             "pyro.module in a plain function.",
-        )
-    )
-
-
-def _store_inside_module(name: str) -> ParameterError:
-    return ParameterError(
-        explain(
-            f"parameter '{name}'",
-            "an attribute of the PyroModule that uses it",
-            "one made by pyro.param or pyro.module inside a PyroModule",
-            "Write self.x = PyroParam(...), or make the program a plain function.",
-        )
-    )
-
-
-def _wrong_dtype(batch: Batch, message: str) -> DataError:
-    found = {str(v.dtype) for v in [*batch.args, *batch.kwargs.values()] if hasattr(v, "dtype")}
-    return DataError(
-        explain(
-            "data",
-            "the dtype of the parameters",
-            f"{', '.join(sorted(found))} ({message})",
-            "Convert the data, for instance data.float(), or the programs with .double().",
         )
     )
