@@ -129,8 +129,7 @@ PAIRS = {
 
 @pytest.mark.parametrize(
     ("name", "pair"),
-    [("AutoMultivariateNormal", pair) for pair in PAIRS]
-    + [("AutoIAFNormal", "iwae-dreg"), ("AutoDelta", "elbo-stl")],
+    [("AutoMultivariateNormal", pair) for pair in PAIRS] + [("AutoIAFNormal", "iwae-dreg")],
 )
 def test_reduced_gradients_have_the_plain_mean(name: str, pair: str) -> None:
     """4.5 standard errors: about 150 entries are compared in all."""
@@ -151,7 +150,7 @@ def test_reduced_gradients_have_the_plain_mean(name: str, pair: str) -> None:
 def test_parameters_in_a_delta_have_no_path_derivative(name: str, objective: Objective) -> None:
     """These guides shift or scale their draws inside a Delta: no log q at fixed values exists."""
     guide = built(name)
-    with pytest.raises(ProgramError, match=r"site '(scale|loc)': expected .*gradient='reparam'"):
+    with pytest.raises(ProgramError, match=r"site '(scale|loc)': (?s:.)*gradient='reparam'"):
         objective.loss_and_grads(hierarchy, guide, X)
 
 

@@ -160,7 +160,7 @@ def test_minibatch_sizes_differ() -> None:
     def longer(x: Tensor) -> None:
         model(x, 100, torch.arange(8))
 
-    with explained(PlateError, "plate 'data'", "one", "4 of 100", "same arguments"):
+    with explained(PlateError, "plate 'data'", "one", "4 of 100", "subsample="):
         ELBO().loss(longer, shorter, X)
 
 
