@@ -262,7 +262,7 @@ def test_nothing_to_train() -> None:
 @pytest.mark.parametrize("shape", [(), (FEATURES + 1,)])
 def test_stale_parameter_of_another_shape(shape: tuple[int, ...]) -> None:
     pyro.param("loc", torch.zeros(shape))
-    with pytest.raises(ParameterError, match=r"'loc'.*\(4,\).*clear_param_store|'loc'") as error:
+    with pytest.raises(ParameterError, match=r"'loc': expected shape \(4,\)") as error:
         train(model_function, Pair().guide)
     assert f"shape {shape}" in str(error.value)
     assert "pyro.clear_param_store()" in str(error.value)
@@ -323,10 +323,8 @@ def test_random_subsampling_is_refused_in_several_processes() -> None:
     ],
 )
 def test_bad_options_name_the_argument(options: dict[str, Any]) -> None:
-    name = next(iter(options))
-    with pytest.raises(PyroLVMError, match="validation" if name == "restore_best" else ".") as e:
+    with pytest.raises(PyroLVMError, match=next(iter(options))):
         train(**options)
-    assert name in str(e.value) or name in ("restore_best",)
 
 
 # Non-finite losses.
