@@ -49,7 +49,7 @@ def _legend(config: CompareConfig, plan: Plan, best: str) -> str:
         best=best,
         seed=config.seeds[0],
     )
-    return fill(text, width=100)
+    return fill(text, width=100, break_on_hyphens=False)
 
 
 def _train_all(plan: Plan, config: CompareConfig, folder: Path) -> dict[str, list[Run]]:

@@ -46,18 +46,19 @@ def _cells(row: Summary) -> tuple[str, ...]:
         row.objective,
         f"{row.bound:.2f}",
         f"{row.log_evidence:.2f}",
-        _error(row.data_error),
-        _error(row.seed_error),
+        _known(row.data_error),
+        _known(row.seed_error),
         f"{row.gain:+.2f}",
-        _error(row.gain_error),
+        _known(row.gain_error),
         f"{row.khat_share:.0%}",
         f"{row.effective_share:.0%}",
-        f"{1000 * row.seconds_per_step:.1f}",
+        _known(1000 * row.seconds_per_step, digits=1),
     )
 
 
-def _error(value: float) -> str:
-    return "-" if value != value else f"{value:.2f}"
+def _known(value: float, digits: int = 2) -> str:
+    """A dash for what could not be measured: one seed's error, a finished run's step time."""
+    return "-" if value != value else f"{value:.{digits}f}"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
