@@ -9,11 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_lvm.errors import DataError, PlateError, ProgramError, explain
+from pyro_lvm.errors import DataError, PlateError, ProgramError, PyroLVMError, explain
 from pyro_lvm.masking import fill_masked
-from pyro_lvm.tracing import Site
+from pyro_lvm.tracing import Program, Recorder, Site, record, unplated
 
-__all__ = ["check_programs", "check_site", "first_indices", "is_imputed", "nonfinite_data"]
+__all__ = [
+    "check_programs",
+    "check_site",
+    "first_indices",
+    "is_imputed",
+    "nonfinite_data",
+    "record_checked",
+]
 
 Sites = Mapping[str, Site]
 
@@ -25,6 +32,8 @@ def is_imputed(site: Site) -> bool:
 
 def check_programs(model: Sites, guide: Sites) -> None:
     """Raise where site names, plates, event shapes or auxiliary sites do not fit."""
+    if not model:
+        raise _nothing_sampled()
     _check_names(model, guide)
     _check_frames([*model.values(), *guide.values()])
     _check_auxiliary(guide)
@@ -36,15 +45,7 @@ def check_site(site: Site, max_plate_nesting: int, num_particles: int | None) ->
     for dim, size in enumerate(site.fn.batch_shape, start=-len(site.fn.batch_shape)):
         particle = dim == -1 - max_plate_nesting and num_particles is not None
         if size != 1 and dim not in plated and not (particle and size == num_particles):
-            raise PlateError(
-                explain(
-                    f"site '{site.name}'",
-                    f"a plate for each batch dim of its shape {tuple(site.fn.batch_shape)}",
-                    f"none at dim {dim} of size {size}",
-                    "Wrap the site in pyro.plate(..., dim=...), or declare the dim an event "
-                    "dim with .to_event(n).",
-                )
-            )
+            raise unplated(site.name, site.fn, dim)
     event_dim = site.fn.event_dim
     event = site.value.shape[site.value.dim() - event_dim :]
     if tuple(event) != tuple(site.fn.event_shape):
@@ -56,6 +57,37 @@ def check_site(site: Site, max_plate_nesting: int, num_particles: int | None) ->
                 "Make the guide's and the model's distribution agree on to_event(n) and sizes.",
             )
         )
+
+
+def record_checked(program: Program, args: Any, kwargs: Any, recorder: Recorder) -> Recorder:
+    """Record a run, blaming the data for what the program makes of NaN in them."""
+    try:
+        return record(program, args, kwargs, recorder)
+    except PyroLVMError:
+        raise
+    except ValueError as error:
+        raise (_nonfinite_argument({**dict(enumerate(args)), **kwargs}) or error) from error
+
+
+def _nonfinite_argument(arguments: Mapping[Any, Any]) -> DataError | None:
+    for name, value in arguments.items():
+        if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
+            return DataError(
+                explain(
+                    f"argument {name!r} of the programs",
+                    "finite data",
+                    f"NaN or infinite entries: {first_indices(~torch.isfinite(value))}",
+                    "Remove them; where a mask hides them from the model, fill them before "
+                    "they enter the guide.",
+                )
+            )
+    return None
+
+
+def _nothing_sampled() -> ProgramError:
+    return ProgramError(
+        explain("model", "a sample statement", "none", "Write pyro.sample(..., obs=data) in it.")
+    )
 
 
 def _check_names(model: Sites, guide: Sites) -> None:

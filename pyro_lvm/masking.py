@@ -41,7 +41,7 @@ def masked_log_prob(fn: Any, value: Tensor, mask: Mask, is_observed: bool) -> Te
     if mask is True:
         mask = None
     if is_observed:
-        value = fill_masked(fn, value, mask)
+        value = _as_number(fn, fill_masked(fn, value, mask))
     if mask is False:
         return torch.zeros(fn.batch_shape, device=value.device)
     scored = log_prob(fn, value)
@@ -66,11 +66,23 @@ def _fill(fn: Any, value: Tensor, mask: bool | Tensor) -> Tensor:
     return torch.where(mask, value, _inside(fn, value))
 
 
-def _inside(fn: Any, value: Tensor) -> Tensor:
-    """A point of the support, broadcastable to ``value`` and of its dtype."""
+def _as_number(fn: Any, value: Tensor) -> Tensor:
+    """``value``, in floating point where ``Bernoulli`` could not score it as it is."""
+    if value.is_floating_point() or _support(fn) is not constraints.boolean:
+        return value
+    return value.to(torch.get_default_dtype())
+
+
+def _support(fn: Any) -> Any:
     support = fn.support
     while isinstance(support, constraints.independent):
         support = support.base_constraint
+    return support
+
+
+def _inside(fn: Any, value: Tensor) -> Tensor:
+    """A point of the support, broadcastable to ``value`` and of its dtype."""
+    support = _support(fn)
     if support is constraints.one_hot or support is constraints.multinomial:
         sample: Tensor = fn.sample()
         return sample.to(value.dtype)

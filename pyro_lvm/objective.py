@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from inspect import isabstract
 from math import isfinite
+from operator import index
 from typing import Any, ClassVar
 
 import pyro
 import torch
 from pyro.infer import ELBO as PyroELBO
+from pyro.infer.elbo import ELBOModule
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
@@ -18,12 +19,12 @@ from pyro_lvm import gradients
 from pyro_lvm.annealing import Schedule, annealed_log_weights
 from pyro_lvm.checks import nonfinite_data
 from pyro_lvm.errors import NonFiniteError, ParameterError, PlateError, ProgramError, explain
-from pyro_lvm.particles import Particles, describe_nonfinite, draw, inspect
-from pyro_lvm.tracing import PlateCollision
+from pyro_lvm.nonfinite import describe_nonfinite
+from pyro_lvm.parameters import allow_local_parameters
+from pyro_lvm.particles import Particles, draw, inspect
+from pyro_lvm.tracing import PlateCollision, Program
 
 __all__ = ["Objective"]
-
-Program = Callable[..., Any]
 
 
 class Objective(PyroELBO):
@@ -92,6 +93,12 @@ class Objective(PyroELBO):
 
     # What Pyro and its users call.
 
+    def __call__(self, model: Program, guide: Program) -> ELBOModule:
+        """A module whose ``forward`` is :meth:`differentiable_loss` of the two programs."""
+        for program in (model, guide):
+            allow_local_parameters(program)
+        return ELBOModule(model, guide, self)  # type: ignore[arg-type]  # functions work too
+
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Minus the bound, in nats, summed over data and scaled; no gradient."""
         with torch.no_grad():
@@ -103,16 +110,17 @@ class Objective(PyroELBO):
         """The loss, with its gradient added to every parameter's ``grad``.
 
         Raises:
-            NonFiniteError: the loss is NaN or infinite; no parameter has been changed.
+            NonFiniteError: the loss is NaN or infinite; no parameter or gradient has changed.
             ParameterError: ``SVI.step`` was asked to train plain module parameters.
         """
         particles, loss = self._differentiable(model, guide, args, kwargs)
         _check_trainable_by_svi()
-        if loss.requires_grad:
-            loss.backward()
         value = loss.item()
         if not isfinite(value):
             raise _nonfinite_loss(particles, value)
+        del particles  # what backward does not need is freed before it starts
+        if loss.requires_grad:
+            loss.backward()
         return value
 
     def differentiable_loss(
@@ -216,12 +224,14 @@ class Objective(PyroELBO):
 
     def _check_arguments(self) -> None:
         name = type(self).__name__
-        if not isinstance(self.num_particles, int) or self.num_particles < 1:
+        if not _is_count(self.num_particles):
             raise _argument("num_particles", "an integer >= 1", self.num_particles, "1")
+        if self.max_plate_nesting is not None and self.max_plate_nesting < 0:
+            raise _argument("max_plate_nesting", "an integer >= 0", self.max_plate_nesting, "1")
         if self.gradient not in gradients.GRADIENTS:
             known = sorted(gradients.GRADIENTS)
             raise _argument("gradient", f"one of {known}", self.gradient, "'reparam'")
-        if self.free_bits < 0:
+        if not self.free_bits >= 0:  # NaN too
             raise _argument("free_bits", "a number >= 0", self.free_bits, "0.0")
         if self.gradient == "vimco" and self.num_particles < 2:
             raise _argument("num_particles", "K >= 2 with gradient='vimco'", 1, "5")
@@ -262,6 +272,13 @@ def _check_extension(cls: type) -> None:
                 "Write bound_per_datum, or a gradient in pyro_lvm.gradients.",
             )
         )
+
+
+def _is_count(number: Any) -> bool:
+    try:
+        return index(number) >= 1
+    except TypeError:
+        return False
 
 
 def _argument(name: str, expected: str, found: Any, instead: str) -> ProgramError:

@@ -11,15 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_lvm.checks import check_programs, check_site, is_imputed, nonfinite_data
-from pyro_lvm.errors import PyroLVMError, explain
+from pyro_lvm.checks import check_programs, check_site, is_imputed, nonfinite_data, record_checked
+from pyro_lvm.densities import guide_sites, log_prob, path_only_log_q
 from pyro_lvm.layout import Layout
-from pyro_lvm.masking import masked_log_prob
-from pyro_lvm.tracing import Recorder, Site, record
+from pyro_lvm.tracing import Program, Recorder, Site
 
-__all__ = ["Part", "Particles", "describe_nonfinite", "draw", "first_nonfinite", "inspect"]
+__all__ = ["Part", "Particles", "draw", "inspect"]
 
-Program = Callable[..., Any]
 Relay = Callable[[Tensor], Tensor]
 
 
@@ -77,7 +75,7 @@ class Particles:
     def score_sites(self) -> list[str]:
         """Latent sites that cannot be reparameterised."""
         sites = {n: s for n, s in self.model.items() if is_imputed(s)} | dict(self.guide)
-        return [n for n, s in sites.items() if not s.is_observed and not s.has_rsample]
+        return [n for n, s in sites.items() if s.needs_score]
 
 
 def inspect(model: Program, guide: Program, args: Any, kwargs: Any) -> int:
@@ -90,13 +88,15 @@ def inspect(model: Program, guide: Program, args: Any, kwargs: Any) -> int:
     """
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices), torch.no_grad():
-        q = record(guide, args, kwargs, Recorder(None, _ANY))
+        q = record_checked(guide, args, kwargs, Recorder(None, _ANY))
         given = {name: site.value for name, site in q.sites.items() if not site.is_observed}
-        p = record(model, args, kwargs, Recorder(None, _ANY, given, q.plates))
+        p = record_checked(model, args, kwargs, Recorder(None, _ANY, given, q.plates))
     check_programs(p.sites, q.sites)
     sites = [*p.sites.values(), *q.sites.values()]
     for site in sites:
         check_site(site, _ANY, None)
+        if site.is_observed and (error := nonfinite_data(site)):
+            raise error
     dims = [frame.dim for site in sites for frame in site.frames if frame.dim is not None]
     return -min(dims, default=0)
 
@@ -129,20 +129,20 @@ def draw(
         relay: an identity put between each reparameterised draw and whatever scores it.
     """
     nesting = max_plate_nesting
-    q = record(guide, args, kwargs, Recorder(num_particles, nesting))
+    q = record_checked(guide, args, kwargs, Recorder(num_particles, nesting))
     values = {n: s.value for n, s in q.sites.items() if not s.is_observed}
     passed = {n: relay(v) if relay and v.requires_grad else v for n, v in values.items()}
-    p = record(model, args, kwargs, Recorder(num_particles, nesting, passed, q.plates))
+    p = record_checked(model, args, kwargs, Recorder(num_particles, nesting, passed, q.plates))
     _check(p, q)
-    q.sites = _share_masks(q.sites, p.sites)
     model_sites = {n: s for n, s in p.sites.items() if not is_imputed(s) or n in values}
-    layout = Layout.of([*model_sites.values(), *q.sites.values()], nesting)
+    drawn_sites = guide_sites(q.sites, p.sites)
+    layout = Layout.of([*model_sites.values(), *drawn_sites.values()], nesting)
     log_q = (
-        _path_only_log_q(guide, args, kwargs, q, p.sites, passed)
+        path_only_log_q(guide, args, kwargs, q, p.sites, passed)
         if path_only
-        else {n: _log_prob(s) for n, s in q.sites.items()}
+        else {n: log_prob(s) for n, s in drawn_sites.items()}
     )
-    log_p = {n: _log_prob(s) for n, s in model_sites.items()}
+    log_p = {n: log_prob(s) for n, s in model_sites.items()}
     return _assemble(p, q, layout, log_p, log_q, num_particles)
 
 
@@ -151,14 +151,6 @@ def _check(p: Recorder, q: Recorder) -> None:
     for recorder in (p, q):
         for site in recorder.sites.values():
             check_site(site, recorder.max_plate_nesting, recorder.num_particles)
-
-
-def _share_masks(guide: Mapping[str, Site], model: Mapping[str, Site]) -> dict[str, Site]:
-    """A guide that imputes under ``obs_mask`` is not charged for what was observed."""
-    return {
-        n: replace(s, mask=model[n].mask) if n in model and is_imputed(model[n]) else s
-        for n, s in guide.items()
-    }
 
 
 def _assemble(
@@ -173,7 +165,7 @@ def _assemble(
     p_parts = {n: layout.fold(_times(lp, next(inner))) for n, lp in log_p.items()}
     q_parts = {n: layout.fold(_times(lq, next(inner))) for n, lq in log_q.items()}
     shape = (num_particles, *layout.shape)
-    scored = [layout.fold(log_prob) for log_prob in _score_terms(p, q, log_q)]
+    scored = [layout.fold(term) for term in _score_terms(p, q, log_q)]
     return Particles(
         log_p=_total([*p_parts.values()], shape),
         log_q=_total([*q_parts.values()], shape),
@@ -189,109 +181,18 @@ def _assemble(
 
 def _score_terms(p: Recorder, q: Recorder, log_q: Mapping[str, Tensor]) -> list[Tensor]:
     drawn = [
-        lq for n, lq in log_q.items() if not (q.sites[n].is_observed or q.sites[n].has_rsample)
+        lq if s.mask is None or is_imputed(s) else log_prob(replace(s, mask=None))
+        for s, lq in ((q.sites[n], lq) for n, lq in log_q.items())
+        if s.needs_score  # a mask hides the density, not the draw
     ]
     imputed = [s for n, s in p.sites.items() if is_imputed(s) and n not in q.sites]
-    return drawn + [_log_prob(s) for s in imputed if not s.has_rsample]
+    return drawn + [log_prob(s) for s in imputed if not s.has_rsample]
 
 
-def _times(log_prob: Tensor, factor: float | Tensor) -> Tensor:
-    return log_prob if isinstance(factor, float) and factor == 1.0 else log_prob * factor
+def _times(term: Tensor, factor: float | Tensor) -> Tensor:
+    return term if isinstance(factor, float) and factor == 1.0 else term * factor
 
 
 def _total(terms: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
     total = reduce(add, terms) if terms else torch.zeros(())
     return total if total.shape == shape else total.expand(shape)
-
-
-def _log_prob(site: Site, value: Tensor | None = None) -> Tensor:
-    value = site.value if value is None else value
-    try:
-        return masked_log_prob(site.fn, value, site.mask, site.is_observed)
-    except PyroLVMError:
-        raise
-    except ValueError as error:
-        raise (nonfinite_data(site) or _outside_support(site, error)) from error
-
-
-def _outside_support(site: Site, error: ValueError) -> PyroLVMError:
-    return PyroLVMError(
-        explain(
-            f"site '{site.name}'",
-            f"a value that {site.fn} can score",
-            str(error).split("\n")[0],
-            "Check the data's coding and shape against the site's distribution.",
-        )
-    )
-
-
-def _path_only_log_q(
-    guide: Program,
-    args: Any,
-    kwargs: Any,
-    q: Recorder,
-    model_sites: Mapping[str, Site],
-    passed: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
-    """Per site, log q at the draws minus its direct parameter derivative.
-
-    Scoring at ``z.detach()`` has exactly the direct derivative, so its gradient is taken
-    away. Distributions that saw no other draw are scored again as they are; else the guide
-    is replayed once on both sets of values, side by side in the particle dim.
-    """
-    if not any(site.is_downstream or site.is_observed for site in q.sites.values()):
-        return {
-            n: _without_direct(_log_prob(s, passed[n]), _log_prob(s, passed[n].detach()))
-            for n, s in q.sites.items()
-        }
-    num_particles = q.num_particles or 1
-    doubled = {
-        n: torch.cat([z, z.detach()])
-        for n, z in passed.items()
-        if not q.sites[n].is_delta  # a function of the others: recomputed, not replayed
-    }
-    again = Recorder(2 * num_particles, q.max_plate_nesting, doubled, q.plates)
-    record(guide, args, kwargs, again)
-    sites = _share_masks(again.sites, model_sites)
-    scores = {n: _doubled(_log_prob(s), again) for n, s in sites.items()}
-    return {n: _without_direct(s[:num_particles], s[num_particles:]) for n, s in scores.items()}
-
-
-def _doubled(log_prob: Tensor, recorder: Recorder) -> Tensor:
-    plates = (1,) * (recorder.max_plate_nesting + 1 - log_prob.dim()) + log_prob.shape
-    count = recorder.num_particles or 1
-    return log_prob.reshape(plates).expand(count, *plates[1:])
-
-
-def _without_direct(total: Tensor, direct: Tensor) -> Tensor:
-    return total - (direct - direct.detach())
-
-
-def first_nonfinite(model: Program, guide: Program, args: Any, kwargs: Any) -> str:
-    """Name the first site of one draw whose log-probability is not finite.
-
-    Returns:
-        A sentence with the site and the range of its parameters, or that all are finite.
-    """
-    with torch.no_grad():
-        nesting = inspect(model, guide, args, kwargs)
-        particles = draw(model, guide, args, kwargs, num_particles=1, max_plate_nesting=nesting)
-    return describe_nonfinite(particles)
-
-
-def describe_nonfinite(particles: Particles) -> str:
-    """The first site of ``particles`` with a non-finite log-probability, in a sentence."""
-    for program, sites in (("guide", particles.guide), ("model", particles.model)):
-        for site in sites.values():
-            with torch.no_grad():
-                if not bool(torch.isfinite(_log_prob(site)).all()):
-                    return f"site '{site.name}' of the {program}, {_ranges(site.fn)}"
-    return "no single site: every log-probability of this draw is finite"
-
-
-def _ranges(fn: Any) -> str:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    names = [name for name in fn.arg_constraints if isinstance(getattr(fn, name, None), Tensor)]
-    shown = [f"{n} in [{getattr(fn, n).min():.4g}, {getattr(fn, n).max():.4g}]" for n in names]
-    return f"{type(fn).__name__} with " + (", ".join(shown) or "no tensor parameters")

@@ -22,6 +22,7 @@ from pyro_lvm.masking import masked_log_prob
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import ELBO
 from pyro_lvm.oracles import LinearGaussian
+from pyro_lvm.parameters import allow_local_parameters
 from pyro_lvm.tracing import Recorder, Site, record
 
 __all__ = ["ContractError", "check_guide", "check_model", "check_objective", "discover"]
@@ -138,16 +139,8 @@ def _strict(*programs: object) -> Iterator[None]:
         warnings.simplefilter("error")
         torch.manual_seed(0)
         for program in programs:
-            _make_local(program)
+            allow_local_parameters(program)
         yield
-
-
-def _make_local(program: object) -> None:
-    """Let Pyro modules that were built with ``module_local_params`` off run with it on."""
-    parts = program.modules() if isinstance(program, nn.Module) else []
-    for part in parts:
-        if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
-            part._pyro_context.param_state = {"params": {}, "constraints": {}}
 
 
 def _require(holds: bool, where: str, expected: str, found: object, hint: str) -> None:

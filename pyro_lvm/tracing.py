@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_lvm.errors import DataError, ParameterError, PlateError, ProgramError, explain
+from pyro_lvm.errors import DataError, PlateError, ProgramError, explain
+from pyro_lvm.parameters import check_fresh
 
-__all__ = ["Draw", "PlateCollision", "Recorder", "Site", "record"]
+__all__ = ["Draw", "PlateCollision", "Program", "Recorder", "Site", "record", "unplated"]
+
+Program = Callable[..., Any]
 
 
 class PlateCollision(PlateError):
@@ -58,6 +60,12 @@ class Site:
     @property
     def has_rsample(self) -> bool:
         return bool(self.fn.has_rsample)
+
+    @property
+    def needs_score(self) -> bool:
+        """Whether a guide's draw, or one that its factor stands for, has no path derivative."""
+        is_factor = type(self.fn).__name__ == "Unit"
+        return not self.has_rsample and (is_factor or not self.is_observed)
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class Recorder(Messenger):
         if msg["name"] in self.given:
             msg["value"], msg["done"] = self.given[msg["name"]], True
         elif self.num_particles is not None:
-            msg["fn"] = self._expand(msg["fn"], self.num_particles)
+            msg["fn"] = self._expand(msg["name"], msg["fn"], self.num_particles)
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         name = msg["name"]
@@ -129,7 +137,7 @@ class Recorder(Messenger):
 
     def _pyro_post_param(self, msg: dict[str, Any]) -> None:
         if self.num_particles is None and len(msg["args"]) > 1:  # looking, not stepping
-            _check_not_stale(msg["name"], msg["args"][1])
+            check_fresh(msg["name"], msg["args"][1])
 
     def _site(self, msg: dict[str, Any]) -> Site:
         return Site(
@@ -147,7 +155,17 @@ class Recorder(Messenger):
     def _varies(self, fn: Any) -> bool:
         return len(fn.batch_shape) > self.max_plate_nesting
 
-    def _expand(self, fn: TorchDistributionMixin, num_particles: int) -> TorchDistributionMixin:
+    def _check_particle_dim(self, name: str, fn: Any, num_particles: int) -> None:
+        """Before the first draw nothing varies over particles; later only by K."""
+        extra = fn.batch_shape[: len(fn.batch_shape) - self.max_plate_nesting]
+        drawn = any(not site.is_observed for site in self.sites.values()) or bool(self.given)
+        if extra and (extra[-1] not in (1, num_particles) or (extra[-1] != 1 and not drawn)):
+            raise unplated(name, fn, -1 - self.max_plate_nesting)
+
+    def _expand(
+        self, name: str, fn: TorchDistributionMixin, num_particles: int
+    ) -> TorchDistributionMixin:
+        self._check_particle_dim(name, fn, num_particles)
         shape = fn.batch_shape[-self.max_plate_nesting :] if self.max_plate_nesting else ()
         ones = (1,) * (self.max_plate_nesting - len(shape))
         expanded = fn.expand(torch.Size((num_particles, *ones, *shape)))
@@ -193,6 +211,21 @@ class Recorder(Messenger):
             raise _guide_draws_its_own(name)
         if not msg["_explicit"]:
             msg["value"] = drawn.indices
+        elif self.num_particles is None and not torch.equal(msg["value"], drawn.indices):
+            raise _rows_differ(name, msg["value"], drawn)
+
+
+def unplated(name: str, fn: Any, dim: int) -> PlateError:
+    """The error for a batch dim of site ``name`` that no plate declares."""
+    return PlateError(
+        explain(
+            f"site '{name}'",
+            f"a plate for each batch dim of its shape {tuple(fn.batch_shape)}",
+            f"none at dim {dim} of size {fn.batch_shape[dim]}",
+            "Wrap the site in pyro.plate(..., dim=...), or declare the dim an event "
+            "dim with .to_event(n).",
+        )
+    )
 
 
 def _sizes_differ(name: str, model_size: int, guide_size: int) -> PlateError:
@@ -202,6 +235,18 @@ def _sizes_differ(name: str, model_size: int, guide_size: int) -> PlateError:
             "one size in both programs",
             f"{model_size} in the model and {guide_size} in the guide",
             "Give both plates the full data size and pass the minibatch by subsample=.",
+        )
+    )
+
+
+def _rows_differ(name: str, indices: Tensor, drawn: Draw) -> PlateError:
+    return PlateError(
+        explain(
+            f"plate '{name}'",
+            "one minibatch in both programs",
+            f"{len(indices)} of {drawn.size} in the model and {len(drawn.indices)} of "
+            f"{drawn.size} in the guide, not the same rows",
+            "Pass the same subsample= to both.",
         )
     )
 
@@ -218,23 +263,24 @@ def _guide_draws_its_own(name: str) -> PlateError:
     )
 
 
-def _check_not_stale(name: str, init: Any) -> None:
-    """Pyro's global store silently prefers an old value to a new initial one."""
-    store = pyro.get_param_store()
-    wanted = init() if callable(init) else init
-    if name in store and isinstance(wanted, Tensor) and store[name].shape != wanted.shape:
-        raise ParameterError(
-            explain(
-                f"parameter '{name}'",
-                f"shape {tuple(wanted.shape)}, as its initial value has",
-                f"{tuple(store[name].shape)}, left in Pyro's store by an earlier program",
-                "Call pyro.clear_param_store() before training a new model.",
-            )
-        )
-
-
-def record(program: Callable[..., Any], args: Any, kwargs: Any, recorder: Recorder) -> Recorder:
+def record(program: Program, args: Any, kwargs: Any, recorder: Recorder) -> Recorder:
     """Run ``program(*args, **kwargs)`` under ``recorder`` and return it, filled."""
-    with recorder:
-        program(*args, **kwargs)
+    try:
+        with recorder:
+            program(*args, **kwargs)
+    except ValueError as error:
+        if "Shape mismatch inside plate" not in str(error):
+            raise
+        raise _misfit(str(error)) from error
     return recorder
+
+
+def _misfit(message: str) -> PlateCollision:
+    return PlateCollision(
+        explain(
+            "plates",
+            "shapes that fit, particles to the left of all plates",
+            message[0].lower() + message[1:],
+            "Compare the site's shape with its plates; leave max_plate_nesting out, or raise it.",
+        )
+    )

@@ -171,3 +171,21 @@ def test_autoguide_learns_a_conjugate_posterior(name: str) -> None:
     z = ELBO(20_000).particles(model, guide, x).values["z"]
     assert z.mean().item() == pytest.approx(7.5 / 6, abs=0.05)
     assert z.std().item() == pytest.approx(6**-0.5, rel=0.1)
+
+
+def test_guide_that_runs_the_model_does_not_count_the_data_twice() -> None:
+    """AutoNormalMessenger observes x as the model does; x belongs to log p alone."""
+    x = torch.tensor([0.4, -1.0, 2.2])
+
+    def model() -> None:
+        with pyro.plate("data", 3):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    guide = auto.AutoNormalMessenger(model)
+    guide()
+    for objective in (ELBO(50), IWAE(50, "dreg")):
+        particles = objective.particles(model, guide)
+        assert particles.parts["x"].log_q is None
+        assert particles.log_weights.mean(0).sum() < dist.Normal(0.0, 2**0.5).log_prob(x).sum()
+        assert objective.loss_and_grads(model, guide) > 0

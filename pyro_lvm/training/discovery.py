@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_lvm.errors import DataError, ParameterError, PlateError, explain
+from pyro_lvm.parameters import check_fresh
 from pyro_lvm.training.loader import Batch
 
 __all__ = ["Program", "drop_strays", "parameter_names"]
@@ -78,11 +79,8 @@ class _ParameterWatch(Messenger):
     def _pyro_param(self, msg: dict[str, Any]) -> None:
         store = pyro.get_param_store()
         if len(msg["args"]) > 1 and msg["name"] in store:
-            init = msg["args"][1]
-            stored = dict(store.named_parameters())[msg["name"]]
-            _check_fresh(
-                msg["name"], init() if callable(init) else init, store[msg["name"]], stored
-            )
+            check_fresh(msg["name"], msg["args"][1])
+            _check_own(msg["name"], msg["args"][1], dict(store.named_parameters()))
         self.names.append(msg["name"])
 
 
@@ -105,20 +103,14 @@ class _NoRandomSubsampling(Messenger):
             )
 
 
-def _check_fresh(name: str, init: Tensor, value: Tensor, stored: Tensor) -> None:
-    stale_module = isinstance(init, nn.Parameter) and stored is not init
-    if init.shape == value.shape and not stale_module:
+def _check_own(name: str, init: Any, stored: Mapping[str, Tensor]) -> None:
+    if not isinstance(init, nn.Parameter) or stored[name] is init:
         return
-    found = (
-        f"shape {tuple(value.shape)} left in Pyro's parameter store"
-        if init.shape != value.shape
-        else "the parameter of another module left in Pyro's parameter store"
-    )
     raise ParameterError(
         explain(
             f"parameter '{name}'",
-            f"shape {tuple(init.shape)}, as the program initialises it",
-            found,
+            "that of the module in use",
+            "the parameter of another module, left in Pyro's store",
             "Call pyro.clear_param_store() before a new model, or use modules, not pyro.param.",
         )
     )

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_lvm.errors import ParameterError, explain
+from pyro_lvm.parameters import allow_local_parameters
 from pyro_lvm.training.discovery import Program, drop_strays, parameter_names
 from pyro_lvm.training.loader import Batch
 from pyro_lvm.training.rng import seeded
@@ -37,7 +37,7 @@ class Programs:
         self.stored: dict[str, Tensor] = {}
         """Unconstrained parameters in Pyro's store, by name."""
         for module in self.modules.values():
-            _allow_local_parameters(module)
+            allow_local_parameters(module)
 
     def to(self, device: torch.device) -> None:
         for module in self.modules.values():
@@ -113,16 +113,6 @@ def _module_of(program: Program) -> nn.Module | None:
         return program
     owner = getattr(program, "__self__", None)
     return owner if isinstance(owner, nn.Module) else None
-
-
-def _allow_local_parameters(module: nn.Module) -> None:
-    """Let modules that were built with ``module_local_params`` off run with it on.
-
-    Pyro makes the slot for local parameters only in modules built while it is on.
-    """
-    for part in module.modules():
-        if isinstance(part, PyroModule) and not hasattr(part._pyro_context, "param_state"):
-            part._pyro_context.param_state = {"params": {}, "constraints": {}}
 
 
 def _load_module(role: str, module: nn.Module, state: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from pyro_lvm.errors import NonFiniteError, PyroLVMError, explain
-from pyro_lvm.particles import first_nonfinite
+from pyro_lvm.nonfinite import first_nonfinite
 from pyro_lvm.training.evaluate import DatumCount
 from pyro_lvm.training.fabric import Fabric
 from pyro_lvm.training.loader import Batch

@@ -1,0 +1,122 @@
+"""Explicit log-densities of recorded sites: total, or with the path derivative only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_lvm.checks import is_imputed, nonfinite_data, record_checked
+from pyro_lvm.errors import ProgramError, PyroLVMError, explain
+from pyro_lvm.masking import masked_log_prob
+from pyro_lvm.tracing import Program, Recorder, Site
+
+__all__ = ["guide_sites", "log_prob", "path_only_log_q"]
+
+Sites = Mapping[str, Site]
+
+
+def log_prob(site: Site, value: Tensor | None = None) -> Tensor:  # (K?, *plates)
+    """Log-probability of a site at its own value or at another, nats, masked, unscaled.
+
+    Raises:
+        DataError: the site is observed and its data are NaN or infinite.
+        PyroLVMError: the value is outside the distribution's support.
+    """
+    value = site.value if value is None else value
+    try:
+        return masked_log_prob(site.fn, value, site.mask, site.is_observed)
+    except PyroLVMError:
+        raise
+    except ValueError as error:
+        raise (nonfinite_data(site) or _outside_support(site, error)) from error
+
+
+def guide_sites(guide: Sites, model: Sites) -> dict[str, Site]:
+    """The sites that make up log q.
+
+    Data that the guide observes as the model does (guides that run the model, as
+    ``AutoNormalMessenger``) are no draws of it; one that imputes under ``obs_mask`` is not
+    charged for what was observed.
+    """
+    drawn = {n: s for n, s in guide.items() if not (s.is_observed and n in model)}
+    return {
+        n: replace(s, mask=model[n].mask) if n in model and is_imputed(model[n]) else s
+        for n, s in drawn.items()
+    }
+
+
+def path_only_log_q(
+    guide: Program,
+    args: Any,
+    kwargs: Any,
+    q: Recorder,
+    model: Sites,
+    passed: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """Per site, log q at the values ``passed``, minus its direct parameter derivative.
+
+    Scoring at ``z.detach()`` has exactly the direct derivative, so its gradient is taken
+    away. Distributions that saw no other draw are scored again as they are; else the guide
+    is replayed once on both sets of values, side by side in the particle dim.
+    """
+    sites = guide_sites(q.sites, model)
+    if any(site.is_delta for site in sites.values()):
+        _check_deltas(guide, args, kwargs, q, passed)
+    if not any(site.is_downstream or site.is_observed for site in sites.values()):
+        return {
+            n: _without_direct(log_prob(s, passed[n]), log_prob(s, passed[n].detach()))
+            for n, s in sites.items()
+        }
+    num_particles = q.num_particles or 1
+    doubled = {
+        n: torch.cat([z, z.detach()])
+        for n, z in passed.items()
+        if not q.sites[n].is_delta  # a function of the others: recomputed, not replayed
+    }
+    again = Recorder(2 * num_particles, q.max_plate_nesting, doubled, q.plates)
+    record_checked(guide, args, kwargs, again)
+    replayed = guide_sites(again.sites, model)
+    scores = {n: _doubled(log_prob(s), again) for n, s in replayed.items()}
+    return {n: _without_direct(s[:num_particles], s[num_particles:]) for n, s in scores.items()}
+
+
+def _check_deltas(
+    guide: Program, args: Any, kwargs: Any, q: Recorder, passed: Mapping[str, Tensor]
+) -> None:
+    """A Delta must be a function of draws alone, or log q at fixed values is unknown."""
+    fixed = {n: z.detach() for n, z in passed.items() if not q.sites[n].is_delta}
+    again = Recorder(q.num_particles, q.max_plate_nesting, fixed, q.plates)
+    for name, site in record_checked(guide, args, kwargs, again).sites.items():
+        if site.is_delta and site.value.requires_grad:
+            raise ProgramError(
+                explain(
+                    f"site '{name}'",
+                    "a Delta of the guide's draws alone, under a path gradient",
+                    "one that parameters move: its density at fixed values is not known",
+                    "Use gradient='reparam'.",
+                )
+            )
+
+
+def _doubled(score: Tensor, recorder: Recorder) -> Tensor:
+    shape = (1,) * (recorder.max_plate_nesting + 1 - score.dim()) + score.shape
+    return score.reshape(shape).expand(recorder.num_particles or 1, *shape[1:])
+
+
+def _without_direct(total: Tensor, direct: Tensor) -> Tensor:
+    return total - (direct - direct.detach())
+
+
+def _outside_support(site: Site, error: ValueError) -> PyroLVMError:
+    return PyroLVMError(
+        explain(
+            f"site '{site.name}'",
+            f"a value that {site.fn} can score",
+            str(error).split("\n")[0],
+            "Check the data's coding and shape against the site's distribution.",
+        )
+    )
