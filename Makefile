@@ -25,9 +25,7 @@ lint: $(INSTALLED)  ## style, format and types
 	$(BIN)/python -m pytest -q tests/test_types.py
 
 tutorials: $(INSTALLED)  ## run every tutorial and write its notebook
-	for text in $(wildcard tutorials/*.py); do \
-		$(BIN)/jupytext --to ipynb --update --execute $$text || exit 1; \
-	done
+	$(BIN)/python tutorials/execute.py
 
 coverage: $(INSTALLED)  ## which lines the default tests reach
 	$(BIN)/coverage run -m pytest $(ARGS)
