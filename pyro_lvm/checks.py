@@ -98,6 +98,20 @@ def _check_names(model: Sites, guide: Sites) -> None:
         raise _names_differ("model", "guide", missing, latent, drawn)
     if extra := sorted(drawn - known):
         raise _names_differ("guide", "model", extra, drawn, latent)
+    observed = {n for n, s in guide.items() if s.is_observed and not s.is_factor}
+    if strange := sorted(observed - set(model)):
+        raise _observed_by_the_guide(strange[0])
+
+
+def _observed_by_the_guide(name: str) -> ProgramError:
+    return ProgramError(
+        explain(
+            f"site '{name}'",
+            "data observed in the model",
+            "data observed in the guide only",
+            "Check the order: objective.loss(model, guide, ...), fit(model, guide, ...).",
+        )
+    )
 
 
 def _names_differ(

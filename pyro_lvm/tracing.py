@@ -62,10 +62,13 @@ class Site:
         return bool(self.fn.has_rsample)
 
     @property
+    def is_factor(self) -> bool:
+        return type(self.fn).__name__ == "Unit"
+
+    @property
     def needs_score(self) -> bool:
         """Whether a guide's draw, or one that its factor stands for, has no path derivative."""
-        is_factor = type(self.fn).__name__ == "Unit"
-        return not self.has_rsample and (is_factor or not self.is_observed)
+        return not self.has_rsample and (self.is_factor or not self.is_observed)
 
 
 @dataclass(frozen=True)

@@ -313,6 +313,7 @@ def test_random_subsampling_is_refused_in_several_processes() -> None:
         {"max_steps": -1},
         {"log_every": 0},
         {"on_nonfinite": "ignore"},
+        {"objective": "iwae"},
         {"precision": "16-mixed"},
         {"patience": 3},
         {"restore_best": True},

@@ -53,6 +53,16 @@ def test_site_in_guide_only() -> None:
         ELBO().loss(model, wider, X)
 
 
+def test_model_and_guide_swapped() -> None:
+    def bare(x: Tensor) -> None:
+        guide(x)
+
+    with explained(
+        ProgramError, "site 'x'", "observed in the model", "in the guide only", "Check the order"
+    ):
+        ELBO().loss(bare, model, X)
+
+
 def test_names_are_checked_on_later_programs_too() -> None:
     objective = ELBO()
     objective.loss(model, guide, X)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pyro_lvm.errors import ParameterError, PyroLVMError, explain
+from pyro_lvm.objective import Objective
 from pyro_lvm.training.fabric import Fabric
 
 __all__ = ["check_covered", "check_options", "describe", "launch"]
@@ -37,6 +38,13 @@ def check_options(options: dict[str, Any]) -> None:
     Raises:
         PyroLVMError: naming the argument.
     """
+    if not isinstance(options["objective"], Objective):
+        raise _refused(
+            "objective",
+            "an objective of pyro_lvm.objectives",
+            options["objective"],
+            "Pass one made, for instance IWAE(num_particles=5).",
+        )
     for name, least in _LEAST.items():
         value = options[name]
         if value is not None and (not isinstance(value, int) or value < least):
