@@ -356,6 +356,8 @@ for K in repeats[0]:
     gaps[K], errors[K] = gap.mean().item(), gap.std().item() / gap.numel() ** 0.5
     print(f"K = {K:3}: gap {gaps[K]:.4f} +- {errors[K]:.4f}")
 
+assert abs(gaps[1] - kl) < 5 * errors[1]
+
 # %%
 figure, axes = plt.subplots(figsize=(6.5, 4))
 axes.axhline(kl, color="gray", ls="--", lw=1, label="KL(q || p): theory for K = 1")
