@@ -1,9 +1,9 @@
 r"""KL warm-up and free bits: training-time changes of the log-weights.
 
 With :math:`\beta` the weight is :math:`\log p(x \mid z) + \beta (\log p(z) - \log q(z))`
-(Sønderby et al. 2016, arXiv:1602.02282, sec. 2.3). Free bits replace a site's KL term by
+(Sønderby et al. 2016, arXiv:1602.02282). Free bits replace a site's KL term by
 :math:`\max(\lambda, \overline{\mathrm{KL}})`, the mean over the minibatch (Kingma et al.
-2016, arXiv:1606.04934, eq. 15). Neither changes ``bound`` or ``log_weights``, which
+2016, arXiv:1606.04934). Neither changes ``bound`` or ``log_weights``, which
 stay those of the model.
 """
 

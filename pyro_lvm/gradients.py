@@ -16,18 +16,19 @@ vimco       the same with :math:`\log w_k` replaced by the mean of the others in
             :math:`B_{-k}`
 ==========  ==============================================================================
 
-dreg follows from :math:`\mathbb E_q[f(z) \partial_\phi \log q(z)] =
-\mathbb E[\partial_z f \cdot \partial_\phi z]` with :math:`f = v_k`; for the
-importance-weighted bound it gives the squared weights of Tucker et al. 2019. score and
-vimco act on sites without ``rsample`` only: reparameterised sites of the same program keep
-their path derivative.
+Where autograd has applied :math:`v_k`, dreg is left to multiply the path by one minus the
+bound's elasticity :math:`\partial \log v_k / \partial \log w_k`. It follows from
+:math:`\mathbb E_q[f(z) \partial_\phi \log q(z)] = \mathbb E[\partial_z f \cdot
+\partial_\phi z]` with :math:`f = v_k`; for the importance-weighted bound it gives the
+squared weights of Tucker et al. 2019. score and vimco act on sites without ``rsample``
+only: reparameterised sites of the same program keep their path derivative.
 
 References:
     Roeder, Wu, Duvenaud (2017), *Sticking the landing*, arXiv:1703.09194.
-    Tucker, Lawson, Gu, Maddison (2019), *Doubly reparameterized gradient estimators*,
-    arXiv:1810.04152, eq. 8.
+    Tucker, Lawson, Gu, Maddison (2019), *Doubly reparameterized gradient estimators for
+    Monte Carlo objectives*, arXiv:1810.04152.
     Mnih, Rezende (2016), *Variational inference for Monte Carlo objectives*,
-    arXiv:1602.06725, eq. 5.
+    arXiv:1602.06725.
     Kool, van Hoof, Welling (2019), *Buy 4 REINFORCE samples, get a baseline for free!*
 """
 
@@ -43,7 +44,7 @@ from torch import Tensor
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.particles import Particles
 
-__all__ = ["GRADIENTS", "Bound", "Gradient", "curvature"]
+__all__ = ["GRADIENTS", "Bound", "Gradient", "elasticity"]
 
 Draw = Callable[..., Particles]
 
@@ -52,7 +53,7 @@ class Bound(Protocol):
     """What an estimator needs to know of an objective."""
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor: ...
-    def curvature(self, log_weights: Tensor) -> Tensor: ...
+    def elasticity(self, log_weights: Tensor) -> Tensor: ...
     def annealed(self, particles: Particles) -> Tensor: ...
     def beta_now(self) -> float: ...
 
@@ -78,7 +79,8 @@ def dreg(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
     particles = _reparameterised(draw(path_only=True, relay=relay), "dreg")
     log_weights = bound.annealed(particles)
     value = bound.bound_per_datum(log_weights)
-    relay.factor = _unfolded(particles, _path_factor(bound, log_weights.detach()))
+    factor = 1.0 - bound.beta_now() * bound.elasticity(log_weights.detach())
+    relay.factor = _unfolded(particles, factor)
     return particles, value
 
 
@@ -121,34 +123,23 @@ class Relay:
         return grad * self.factor.reshape(self.factor.shape + (1,) * events)
 
 
-def _path_factor(bound: Bound, log_weights: Tensor) -> Tensor:  # (K, *batch)
-    """``1 - beta v'/v``: what turns v, which autograd applies, into the path weight."""
-    log_weights = log_weights.requires_grad_()
-    with torch.enable_grad():
-        value = bound.bound_per_datum(log_weights)
-        (slope,) = torch.autograd.grad(value.sum(), log_weights)
-    log_weights = log_weights.detach()
-    tiny = torch.finfo(slope.dtype).tiny
-    return 1.0 - bound.beta_now() * bound.curvature(log_weights) / slope.clamp_min(tiny)
-
-
-def curvature(function: Callable[[Tensor], Tensor], log_weights: Tensor) -> Tensor:
-    """Second derivative of ``function`` in each log-weight, shape as ``log_weights``.
+def elasticity(function: Callable[[Tensor], Tensor], log_weights: Tensor) -> Tensor:
+    """Derivative of the log of ``function``'s slope in each log-weight, ``(K, *batch)``.
 
     Generic, by double backward with K right-hand sides: memory K times that of the weights.
     """
     weights = log_weights.detach().requires_grad_()
-    count = weights.shape[0]
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(function(weights).sum(), weights, create_graph=True)
         if not slope.requires_grad:  # a linear bound
             return torch.zeros_like(log_weights)
+        count = weights.shape[0]
         unit = torch.eye(count, dtype=weights.dtype, device=weights.device)
-        units = unit.reshape(count, count, *(1,) * (weights.dim() - 1)).expand(
-            count, *weights.shape
-        )
-        (hessian,) = torch.autograd.grad(slope, weights, units, is_grads_batched=True)
-    return torch.diagonal(hessian).movedim(-1, 0)
+        units = unit.reshape(count, count, *(1,) * (weights.dim() - 1))
+        every = units.expand(count, *weights.shape)
+        (hessian,) = torch.autograd.grad(slope, weights, every, is_grads_batched=True)
+    curvature = torch.diagonal(hessian).movedim(-1, 0)
+    return curvature / slope.detach().clamp_min(torch.finfo(slope.dtype).tiny)
 
 
 def _with_score(

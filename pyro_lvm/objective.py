@@ -84,12 +84,13 @@ class Objective(PyroELBO):
         A differentiable function for any leading K and any batch.
         """
 
-    def curvature(self, log_weights: Tensor) -> Tensor:
-        """Second derivative of the bound in each log-weight, ``(K, *batch)``, for dreg.
+    def elasticity(self, log_weights: Tensor) -> Tensor:
+        r""":math:`\partial \log v_k / \partial \log w_k`, ``(K, *batch)``, for dreg.
 
-        A subclass may give it in closed form; a test holds it against this generic one.
+        Here :math:`v_k` is the bound's slope in :math:`\log w_k`. A subclass may give it in
+        closed form; a test holds it against this generic one.
         """
-        return gradients.curvature(self.bound_per_datum, log_weights)
+        return gradients.elasticity(self.bound_per_datum, log_weights)
 
     # What Pyro and its users call.
 

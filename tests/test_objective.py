@@ -88,12 +88,12 @@ class Unscaled(Objective):
 
 
 class Bent(Objective):
-    """A sound bound with a wrong curvature."""
+    """A sound bound with a wrong elasticity."""
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
         return IWAE.bound_per_datum(self, log_weights)
 
-    def curvature(self, log_weights: Tensor) -> Tensor:
+    def elasticity(self, log_weights: Tensor) -> Tensor:
         return torch.softmax(log_weights, 0) ** 2
 
 
@@ -109,7 +109,7 @@ class Forgetful(Objective):
 FAULTS = {
     Summed(3): "bound",
     Unscaled(3): "bound of equal log-weights",
-    Bent(3): "curvature",
+    Bent(3): "elasticity",
     Forgetful(3, beta=LinearWarmup(10)): "losses after load_state_dict",
 }
 
@@ -162,7 +162,7 @@ def test_extreme_weights_stay_finite(cls: type[Objective]) -> None:
     value.sum().backward()
     assert log_weights.grad is not None
     assert bool(torch.isfinite(value).all() & torch.isfinite(log_weights.grad).all())
-    assert bool(torch.isfinite(cls(3).curvature(log_weights.detach())).all())
+    assert bool(torch.isfinite(cls(3).elasticity(log_weights.detach())).all())
 
 
 # Copies.

@@ -23,7 +23,7 @@ class ELBO(Objective):
     and ``"vimco"`` are both leave-one-out REINFORCE.
 
     References:
-        Kingma, Welling (2014), *Auto-encoding variational Bayes*, arXiv:1312.6114, eq. 7.
+        Kingma, Welling (2014), *Auto-encoding variational Bayes*, arXiv:1312.6114, eq. 2.
         Ranganath, Gerrish, Blei (2014), *Black box variational inference*, arXiv:1401.0118.
 
     Args:
@@ -60,5 +60,5 @@ class ELBO(Objective):
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
         return log_weights.mean(0)
 
-    def curvature(self, log_weights: Tensor) -> Tensor:
+    def elasticity(self, log_weights: Tensor) -> Tensor:
         return torch.zeros_like(log_weights)

@@ -48,6 +48,5 @@ class IWAE(Objective):
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
         return torch.logsumexp(log_weights, 0) - log(log_weights.shape[0])
 
-    def curvature(self, log_weights: Tensor) -> Tensor:
-        weights = torch.softmax(log_weights, 0)
-        return weights * (1.0 - weights)
+    def elasticity(self, log_weights: Tensor) -> Tensor:
+        return 1.0 - torch.softmax(log_weights, 0)

@@ -25,7 +25,7 @@ class Renyi(Objective):
     :math:`\log p(x)` as K grows and is an estimate only: ``is_bound`` is False.
 
     References:
-        Li, Turner (2016), *Rényi divergence variational inference*, arXiv:1602.02311, eq. 14.
+        Li, Turner (2016), *Rényi divergence variational inference*, arXiv:1602.02311.
 
     Args:
         alpha: order, any real number but 1.
@@ -79,7 +79,6 @@ class Renyi(Objective):
         mean = torch.logsumexp(power * log_weights, 0) - log(log_weights.shape[0])
         return mean / power
 
-    def curvature(self, log_weights: Tensor) -> Tensor:
+    def elasticity(self, log_weights: Tensor) -> Tensor:
         power = 1.0 - self.alpha
-        weights = torch.softmax(power * log_weights, 0)
-        return power * weights * (1.0 - weights)
+        return power * (1.0 - torch.softmax(power * log_weights, 0))

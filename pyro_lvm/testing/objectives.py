@@ -23,7 +23,7 @@ def check_objective(objective: Objective, *, size: int = 6) -> None:
     """Check an objective whose bound is a function of the log-weights, in float64.
 
     The bound of a datum: the same for permuted particles, raised by c with its log-weights,
-    c where they all are c, blind to other data, for any K; its curvature that of autograd.
+    c where they all are c, blind to other data, for any K; its elasticity that of autograd.
     The losses: one value and one gradient by every entry point; minibatches that add up and
     are scaled by N/B; log p(x) where the guide is the exact posterior. Copies and a
     ``state_dict`` round trip go on as the original does.
@@ -42,7 +42,7 @@ def check_objective(objective: Objective, *, size: int = 6) -> None:
     with strict():
         _check_bound(objective, size)
         for num_particles in {1, 2, objective.num_particles}:
-            _check_curvature(objective, _log_weights(num_particles, size))
+            _check_elasticity(objective, _log_weights(num_particles, size))
         oracle = LinearGaussian(torch.randn(3, 2).double(), torch.ones(3).double())
         x = torch.randn(size, 3).double()
         _check_minibatches(objective, oracle, x)
@@ -74,10 +74,10 @@ def _check_bound(objective: Objective, size: int) -> None:
         _require_equal("bound of equal log-weights", bound(constant), constant[0], hint)
 
 
-def _check_curvature(objective: Objective, log_weights: Tensor) -> None:
-    generic = gradients.curvature(objective.bound_per_datum, log_weights)
-    hint = "Correct curvature, or leave it out: the base class has a generic one."
-    _require_equal("curvature", objective.curvature(log_weights), generic, hint)
+def _check_elasticity(objective: Objective, log_weights: Tensor) -> None:
+    generic = gradients.elasticity(objective.bound_per_datum, log_weights)
+    hint = "Correct elasticity, or leave it out: the base class has a generic one."
+    _require_equal("elasticity", objective.elasticity(log_weights), generic, hint)
 
 
 def _check_minibatches(objective: Objective, oracle: LinearGaussian, x: Tensor) -> None:
