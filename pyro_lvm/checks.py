@@ -119,13 +119,14 @@ def _names_differ(
 ) -> ProgramError:
     close = get_close_matches(names[0], list(theirs), n=1)
     nearest = f" (nearest there: '{close[0]}')" if close else ""
+    rename = f"Rename '{close[0]}' there, " if close else "Rename it, "
     return ProgramError(
         explain(
             f"site '{names[0]}'",
             "the same latent sites in model and guide",
             f"{names} in the {here} only{nearest}; {here} has {sorted(ours)}, "
             f"{there} has {sorted(theirs)}",
-            f"Rename it, or add it to the {there}; mark a mixing variable with "
+            f"{rename}or add '{names[0]}' to the {there}; mark a mixing variable with "
             'infer={"is_auxiliary": True}.',
         )
     )

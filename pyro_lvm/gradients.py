@@ -181,14 +181,15 @@ def _unfolded(particles: Particles, weights: Tensor) -> Tensor:
 
 def _reparameterised(particles: Particles, gradient: str) -> Particles:
     if sites := particles.score_sites:
+        imputed = sites[0].endswith("_unobserved")
         raise ProgramError(
             explain(
                 f"site '{sites[0]}'",
                 f"a reparameterised distribution under gradient='{gradient}'",
                 f"one without rsample (all such sites: {sites})",
                 "Use gradient='score' (leave-one-out REINFORCE) or 'vimco' (K >= 2); "
-                "reparameterised sites keep their path derivative. For data hidden by "
-                "obs_mask, poutine.mask needs no imputed site.",
+                "reparameterised sites keep their path derivative."
+                + (" Or hide data by poutine.mask, which imputes nothing." if imputed else ""),
             )
         )
     return particles

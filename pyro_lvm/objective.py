@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from inspect import isabstract
+from inspect import isabstract, signature
 from math import isfinite
 from operator import index
 from typing import Any, ClassVar
@@ -77,6 +77,15 @@ class Objective(PyroELBO):
         super().__init_subclass__(**kwargs)
         _check_extension(cls)
 
+    def __repr__(self) -> str:
+        names = signature(type(self)).parameters
+        given = {n: getattr(self, n) for n in names if n in vars(self)}
+        if not self._nesting_is_given:
+            del given["max_plate_nesting"]
+        always = ("num_particles", "gradient")
+        shown = [f"{n}={v!r}" for n, v in given.items() if n in always or v != names[n].default]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     @abstractmethod
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
         """The bound in nats, from log-weights ``(K, *batch)`` to ``(*batch,)``.
@@ -138,7 +147,12 @@ class Objective(PyroELBO):
         return self.bound_per_datum(self.log_weights(model, guide, *args, **kwargs))
 
     def log_weights(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """``log p(x, z_k) - log q(z_k | x)``, ``(K, *batch)`` nats, without gradient."""
+        """``log p(x, z_k) - log q(z_k | x)``, ``(K, *batch)`` nats, without gradient.
+
+        Bounds of fewer particles from the same draws:
+        ``objective.bound_per_datum(log_weights.unflatten(0, (K, -1)))``. All draws are made
+        at once; :func:`pyro_lvm.diagnostics.log_evidence` makes them in chunks.
+        """
         return self.particles(model, guide, *args, **kwargs).log_weights
 
     def particles(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Particles:

@@ -69,6 +69,8 @@ def test_log_evidence_is_exact_within_its_standard_error(oracle: LinearGaussian,
     assert 0.7 < z.square().mean().sqrt() < 1.3, "60 z-scores: root mean square 1 +- 0.09"
     total = (estimate.total() - oracle.log_evidence(x).sum()) / estimate.total_standard_error()
     assert total.abs() < 4
+    assert estimate.mean() == estimate.value.mean()
+    assert estimate.mean_standard_error() == estimate.value.std() / 60**0.5
     assert (estimate.khat < 0.7).all()
     assert (estimate.effective_sample_size > 1000).all()
 

@@ -267,3 +267,11 @@ def test_schedule_counts_training_steps_only() -> None:
     objective(model, guide)(X)
     objective.loss_and_grads(model, guide, X)
     assert (objective.step, objective.beta_now()) == (3, 0.3)
+
+
+def test_repr_shows_what_was_chosen() -> None:
+    assert repr(IWAE(5, "dreg")) == "IWAE(num_particles=5, gradient='dreg')"
+    renyi = Renyi(3, alpha=0.3, max_plate_nesting=2)
+    assert repr(renyi) == (
+        "Renyi(num_particles=3, gradient='reparam', alpha=0.3, max_plate_nesting=2)"
+    )

@@ -37,7 +37,7 @@ def test_site_names_differ() -> None:
         "site 'z'",
         "the same latent sites",
         "['z'] in the model only (nearest there: 'zz'); model has ['z'], guide has ['zz']",
-        "Rename it",
+        "Rename 'zz' there, or add 'z' to the guide",
     ):
         ELBO().loss(model, misnamed, X)
 

@@ -41,6 +41,14 @@ class LogEvidence:
     scale: float | Tensor
     num_samples: int
 
+    def mean(self) -> Tensor:
+        """Log evidence per datum, scalar nats: the mean over data."""
+        return self.value.mean()
+
+    def mean_standard_error(self) -> Tensor:
+        """How far :meth:`mean` is from that of all data alike, scalar nats: their spread."""
+        return self.value.std() / self.value.numel() ** 0.5
+
     def total(self) -> Tensor:
         """Log evidence of all data, scalar nats: summed over data and scaled by N/B."""
         return (self.scale * self.value).sum()
