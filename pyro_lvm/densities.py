@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from pyro_lvm.checks import is_imputed, nonfinite_data, record_checked
 from pyro_lvm.errors import ProgramError, PyroLVMError, explain
@@ -71,6 +72,7 @@ def path_only_log_q(
             n: _without_direct(log_prob(s, passed[n]), log_prob(s, passed[n].detach()))
             for n, s in sites.items()
         }
+    _check_repeatable(guide)
     num_particles = q.num_particles or 1
     doubled = {
         n: torch.cat([z, z.detach()])
@@ -98,6 +100,20 @@ def _check_deltas(
                     "a Delta of the guide's draws alone, under a path gradient",
                     "one that parameters move: its density at fixed values is not known",
                     "Use gradient='reparam'.",
+                )
+            )
+
+
+def _check_repeatable(guide: Program) -> None:
+    """Dropout would draw a new mask in the second run, of which the draws know nothing."""
+    for name, part in guide.named_modules() if isinstance(guide, nn.Module) else ():
+        if isinstance(part, _DropoutNd) and part.training and part.p > 0:
+            raise ProgramError(
+                explain(
+                    f"module '{name}' of the guide",
+                    "a guide that gives one density twice, under a path gradient",
+                    f"{part} in training mode beside a latent that depends on another",
+                    "Use gradient='reparam', or take the dropout out.",
                 )
             )
 

@@ -11,7 +11,7 @@ from explained import X, explained, guide, model
 from pyro import poutine
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_lvm.errors import (
     PlateError,
@@ -51,6 +51,32 @@ def test_site_in_guide_only() -> None:
         ProgramError, "site 'extra'", "same latent", "['extra'] in the guide only", "is_auxiliary"
     ):
         ELBO().loss(model, wider, X)
+
+
+def test_dropout_between_the_latents_of_a_guide() -> None:
+    """A path gradient runs a two-level guide twice; dropout would differ between the runs."""
+
+    class Guide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.noise = nn.Dropout(0.5)
+
+        def forward(self) -> None:
+            with pyro.plate("data", 4):
+                z = pyro.sample("z", dist.Normal(torch.zeros(4), 1.0))
+                pyro.sample("y", dist.Normal(self.noise(z), 1.0))
+
+    def two_levels() -> None:
+        with pyro.plate("data", 4):
+            y = pyro.sample("y", dist.Normal(torch.zeros(()), 1.0))
+            z = pyro.sample("z", dist.Normal(y, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=torch.zeros(4))
+
+    guide = Guide()
+    assert IWAE(3).differentiable_loss(two_levels, guide).isfinite()
+    with explained(ProgramError, "module 'noise'", "one density twice", "Dropout(p=0.5", "reparam"):
+        IWAE(3, "dreg").differentiable_loss(two_levels, guide)
+    assert IWAE(3, "dreg").differentiable_loss(two_levels, guide.eval()).isfinite()
 
 
 def test_model_and_guide_swapped() -> None:

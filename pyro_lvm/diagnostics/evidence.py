@@ -47,7 +47,8 @@ class LogEvidence:
 
     def mean_standard_error(self) -> Tensor:
         """How far :meth:`mean` is from that of all data alike, scalar nats: their spread."""
-        return self.value.std() / self.value.numel() ** 0.5
+        spread: Tensor = self.value.std()
+        return spread / self.value.numel() ** 0.5
 
     def total(self) -> Tensor:
         """Log evidence of all data, scalar nats: summed over data and scaled by N/B."""
