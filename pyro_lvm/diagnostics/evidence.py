@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import log
+from math import log, sqrt
 from typing import Any
 
 import torch
@@ -47,8 +47,7 @@ class LogEvidence:
 
     def mean_standard_error(self) -> Tensor:
         """How far :meth:`mean` is from that of all data alike, scalar nats: their spread."""
-        spread: Tensor = self.value.std()
-        return spread / self.value.numel() ** 0.5
+        return self.value.std() / sqrt(self.value.numel())
 
     def total(self) -> Tensor:
         """Log evidence of all data, scalar nats: summed over data and scaled by N/B."""
