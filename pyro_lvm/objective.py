@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from inspect import isabstract, signature
+from inspect import signature
 from math import isfinite
-from operator import index
 from typing import Any, ClassVar
 
-import pyro
 import torch
 from pyro.infer import ELBO as PyroELBO
 from pyro.infer.elbo import ELBOModule
-from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
 from pyro_lvm import gradients
 from pyro_lvm.annealing import Schedule, annealed_log_weights
-from pyro_lvm.checks import nonfinite_data
-from pyro_lvm.errors import NonFiniteError, ParameterError, PlateError, ProgramError, explain
-from pyro_lvm.nonfinite import describe_nonfinite
+from pyro_lvm.errors import explain
 from pyro_lvm.parameters import allow_local_parameters
 from pyro_lvm.particles import Particles, draw, inspect
+from pyro_lvm.refusals import (
+    check_arguments,
+    check_extension,
+    check_subsampling,
+    check_trainable_by_svi,
+    nonfinite_loss,
+)
 from pyro_lvm.tracing import PlateCollision, Program
 
 __all__ = ["Objective"]
@@ -70,12 +72,12 @@ class Objective(PyroELBO):
         self.beta = beta
         self.free_bits = free_bits
         self.step = 0
-        self._check_arguments()
+        check_arguments(self)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """A class is abstract (to be extended) or final (to be used), never both."""
         super().__init_subclass__(**kwargs)
-        _check_extension(cls)
+        check_extension(cls, Objective)
 
     def __repr__(self) -> str:
         names = signature(type(self)).parameters
@@ -124,10 +126,10 @@ class Objective(PyroELBO):
             ParameterError: ``SVI.step`` was asked to train plain module parameters.
         """
         particles, loss = self._differentiable(model, guide, args, kwargs)
-        _check_trainable_by_svi()
+        check_trainable_by_svi()
         value = loss.item()
         if not isfinite(value):
-            raise _nonfinite_loss(particles, value)
+            raise nonfinite_loss(particles, value)
         del particles  # what backward does not need is freed before it starts
         if loss.requires_grad:
             loss.backward()
@@ -205,7 +207,7 @@ class Objective(PyroELBO):
             particles = draw(
                 model, guide, args, kwargs, max_plate_nesting=self.max_plate_nesting, **how
             )
-        self._check_subsampling(particles)
+        check_subsampling(self, particles)
         return particles
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
@@ -218,121 +220,6 @@ class Objective(PyroELBO):
             )
         )
 
-    # Checks.
-
-    def _check_subsampling(self, particles: Particles) -> None:
-        layout = particles.layout
-        if layout is None or not layout.subsampled_inside:
-            return
-        if self.is_linear or self.num_particles == 1:
-            return
-        plate = layout.subsampled_inside[0]
-        raise PlateError(
-            explain(
-                f"plate '{plate}'",
-                f"every site inside it, for {type(self).__name__} with K > 1 on a minibatch",
-                "a site outside it: its joint weight needs all the data, and N/B inside a "
-                "log-sum-exp is no bound",
-                "Use ELBO, or pass the full data, or move the global variable to a parameter.",
-            )
-        )
-
-    def _check_arguments(self) -> None:
-        name = type(self).__name__
-        if not _is_count(self.num_particles):
-            raise _argument("num_particles", "an integer >= 1", self.num_particles, "1")
-        if self.max_plate_nesting is not None and self.max_plate_nesting < 0:
-            raise _argument("max_plate_nesting", "an integer >= 0", self.max_plate_nesting, "1")
-        if self.gradient not in gradients.GRADIENTS:
-            known = sorted(gradients.GRADIENTS)
-            raise _argument("gradient", f"one of {known}", self.gradient, "'reparam'")
-        if not self.free_bits >= 0:  # NaN too
-            raise _argument("free_bits", "a number >= 0", self.free_bits, "0.0")
-        if self.gradient == "vimco" and self.num_particles < 2:
-            raise _argument("num_particles", "K >= 2 with gradient='vimco'", 1, "5")
-        curved = not self.is_linear and self.num_particles > 1
-        if self.gradient == "stl" and curved:
-            raise ProgramError(
-                explain(
-                    f"{name}(gradient='stl')",
-                    "an unbiased gradient for K > 1",
-                    "the sticking-the-landing one, which is biased for a non-linear bound",
-                    "Use gradient='dreg', which has low variance and the right mean.",
-                )
-            )
-        if self.gradient == "dreg" and curved and self.free_bits:
-            raise _argument("free_bits", "0 with gradient='dreg' and K > 1", self.free_bits, "0.0")
-
-
-_DERIVED = ("loss", "loss_and_grads", "differentiable_loss", "bound", "log_weights", "particles")
-
-
-def _check_extension(cls: type) -> None:
-    concrete = [b for b in cls.__mro__[1:-1] if issubclass(b, Objective) and not isabstract(b)]
-    if concrete:
-        raise TypeError(
-            explain(
-                f"class {cls.__name__}",
-                "an abstract base, such as Objective",
-                f"the finished objective {concrete[0].__name__}",
-                "Extend Objective and write bound_per_datum.",
-            )
-        )
-    if hidden := sorted(set(_DERIVED) & set(vars(cls))):
-        raise TypeError(
-            explain(
-                f"class {cls.__name__}",
-                f"{', '.join(_DERIVED)} as Objective derives them",
-                f"its own {hidden[0]}",
-                "Write bound_per_datum, or a gradient in pyro_lvm.gradients.",
-            )
-        )
-
-
-def _is_count(number: Any) -> bool:
-    try:
-        return index(number) >= 1
-    except TypeError:
-        return False
-
-
-def _argument(name: str, expected: str, found: Any, instead: str) -> ProgramError:
-    return ProgramError(explain(name, expected, repr(found), f"Pass {name}={instead}."))
-
 
 def _total_loss(particles: Particles, value: Tensor) -> Tensor:
     return -(particles.scale * value).sum()
-
-
-def _nonfinite_loss(particles: Particles, value: float) -> ValueError:
-    for site in particles.model.values():
-        if site.is_observed and (error := nonfinite_data(site)):
-            return error
-    return NonFiniteError(
-        explain(
-            "loss",
-            "a finite number",
-            f"{value}, from {describe_nonfinite(particles)}",
-            "Lower the learning rate, clip gradients, or keep scales away from 0.",
-        )
-    )
-
-
-def _check_trainable_by_svi() -> None:
-    """``SVI.step`` unconstrains every parameter it saw, and plain module ones cannot be."""
-    if not pyro.settings.get("module_local_params") or not _PYRO_STACK:
-        return
-    outer: Any = _PYRO_STACK[0]
-    if not getattr(outer, "param_only", False):
-        return
-    plain = [n for n, s in outer.trace.nodes.items() if not hasattr(s["value"], "unconstrained")]
-    if plain:
-        raise ParameterError(
-            explain(
-                f"parameter '{plain[0]}'",
-                "a parameter of Pyro's store, which is what SVI.step trains",
-                "a module's own parameter, as module_local_params is on",
-                "Use pyro_lvm.fit, or a torch optimiser on objective(model, guide), or turn "
-                "module_local_params off.",
-            )
-        )

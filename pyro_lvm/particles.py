@@ -165,14 +165,15 @@ def _assemble(
     p_parts = {n: layout.fold(_times(lp, next(inner))) for n, lp in log_p.items()}
     q_parts = {n: layout.fold(_times(lq, next(inner))) for n, lq in log_q.items()}
     shape = (num_particles, *layout.shape)
+    zero = next(iter(p_parts.values())).new_zeros(())  # of the data's device, for empty guides
     scored = [layout.fold(term) for term in _score_terms(p, q, log_q)]
     return Particles(
-        log_p=_total([*p_parts.values()], shape),
-        log_q=_total([*q_parts.values()], shape),
+        log_p=_total([*p_parts.values()], zero, shape),
+        log_q=_total([*q_parts.values()], zero, shape),
         scale=layout.scale,
         parts={n: Part(p_parts.get(n), q_parts.get(n)) for n in {**q_parts, **p_parts}},
         values={n: s.value for n, s in q.sites.items() if n in p.sites and not s.is_observed},
-        log_score=_total(scored, shape) if scored else None,
+        log_score=_total(scored, zero, shape) if scored else None,
         model=p.sites,
         guide=q.sites,
         layout=layout,
@@ -193,6 +194,6 @@ def _times(term: Tensor, factor: float | Tensor) -> Tensor:
     return term if isinstance(factor, float) and factor == 1.0 else term * factor
 
 
-def _total(terms: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
-    total = reduce(add, terms) if terms else torch.zeros(())
+def _total(terms: Sequence[Tensor], zero: Tensor, shape: tuple[int, ...]) -> Tensor:
+    total = reduce(add, terms) if terms else zero
     return total if total.shape == shape else total.expand(shape)

@@ -28,6 +28,7 @@ LAYERS = (
     "nonfinite",
     "annealing",
     "gradients",
+    "refusals",
     "objective",
     "objectives",
     "oracles",

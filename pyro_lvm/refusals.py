@@ -1,0 +1,150 @@
+"""What an objective refuses, and the errors that say why."""
+
+from __future__ import annotations
+
+from inspect import isabstract
+from operator import index
+from typing import Any
+
+import pyro
+from pyro.poutine.runtime import _PYRO_STACK
+
+from pyro_lvm.checks import nonfinite_data
+from pyro_lvm.errors import NonFiniteError, ParameterError, PlateError, ProgramError, explain
+from pyro_lvm.gradients import GRADIENTS
+from pyro_lvm.nonfinite import describe_nonfinite
+from pyro_lvm.particles import Particles
+
+__all__ = [
+    "check_arguments",
+    "check_extension",
+    "check_subsampling",
+    "check_trainable_by_svi",
+    "nonfinite_loss",
+]
+
+_DERIVED = ("loss", "loss_and_grads", "differentiable_loss", "bound", "log_weights", "particles")
+
+
+def check_extension(cls: type, base: type) -> None:
+    """Refuse to extend a finished class, or to hide what ``base`` derives."""
+    concrete = [b for b in cls.__mro__[1:-1] if issubclass(b, base) and not isabstract(b)]
+    if concrete:
+        raise TypeError(
+            explain(
+                f"class {cls.__name__}",
+                f"an abstract base, such as {base.__name__}",
+                f"the finished objective {concrete[0].__name__}",
+                f"Extend {base.__name__} and write bound_per_datum.",
+            )
+        )
+    if hidden := sorted(set(_DERIVED) & set(vars(cls))):
+        raise TypeError(
+            explain(
+                f"class {cls.__name__}",
+                f"{', '.join(_DERIVED)} as {base.__name__} derives them",
+                f"its own {hidden[0]}",
+                "Write bound_per_datum, or a gradient in pyro_lvm.gradients.",
+            )
+        )
+
+
+def check_arguments(objective: Any) -> None:
+    """Refuse arguments out of range, and gradients that are biased for the bound."""
+    count, nesting, free_bits = (
+        objective.num_particles,
+        objective.max_plate_nesting,
+        objective.free_bits,
+    )
+    if not _is_count(count):
+        raise _argument("num_particles", "an integer >= 1", count, "1")
+    if nesting is not None and nesting < 0:
+        raise _argument("max_plate_nesting", "an integer >= 0", nesting, "1")
+    if objective.gradient not in GRADIENTS:
+        raise _argument("gradient", f"one of {sorted(GRADIENTS)}", objective.gradient, "'reparam'")
+    if not free_bits >= 0:  # NaN too
+        raise _argument("free_bits", "a number >= 0", free_bits, "0.0")
+    _check_gradient(objective)
+
+
+def _check_gradient(objective: Any) -> None:
+    gradient, count = objective.gradient, objective.num_particles
+    curved = not objective.is_linear and count > 1
+    if gradient == "vimco" and count < 2:
+        raise _argument("num_particles", "K >= 2 with gradient='vimco'", count, "5")
+    if gradient == "stl" and curved:
+        raise ProgramError(
+            explain(
+                f"{type(objective).__name__}(gradient='stl')",
+                "an unbiased gradient for K > 1",
+                "the sticking-the-landing one, which is biased for a non-linear bound",
+                "Use gradient='dreg', which has low variance and the right mean.",
+            )
+        )
+    if gradient == "dreg" and curved and objective.free_bits:
+        wanted = "0 with gradient='dreg' and K > 1"
+        raise _argument("free_bits", wanted, objective.free_bits, "0.0")
+
+
+def _is_count(number: Any) -> bool:
+    try:
+        return index(number) >= 1
+    except TypeError:
+        return False
+
+
+def _argument(name: str, expected: str, found: Any, instead: str) -> ProgramError:
+    return ProgramError(explain(name, expected, repr(found), f"Pass {name}={instead}."))
+
+
+def check_subsampling(objective: Any, particles: Particles) -> None:
+    """Refuse a minibatch inside a joint weight, but for a bound that is linear in it."""
+    layout = particles.layout
+    if layout is None or not layout.subsampled_inside:
+        return
+    if objective.is_linear or objective.num_particles == 1:
+        return
+    raise PlateError(
+        explain(
+            f"plate '{layout.subsampled_inside[0]}'",
+            f"every site inside it, for {type(objective).__name__} with K > 1 on a minibatch",
+            "a site outside it: its joint weight needs all the data, and N/B inside a "
+            "log-sum-exp is no bound",
+            "Use ELBO, or pass the full data, or move the global variable to a parameter.",
+        )
+    )
+
+
+def check_trainable_by_svi() -> None:
+    """``SVI.step`` unconstrains every parameter it saw, and plain module ones cannot be."""
+    if not pyro.settings.get("module_local_params") or not _PYRO_STACK:
+        return
+    outer: Any = _PYRO_STACK[0]
+    if not getattr(outer, "param_only", False):
+        return
+    plain = [n for n, s in outer.trace.nodes.items() if not hasattr(s["value"], "unconstrained")]
+    if plain:
+        raise ParameterError(
+            explain(
+                f"parameter '{plain[0]}'",
+                "a parameter of Pyro's store, which is what SVI.step trains",
+                "a module's own parameter, as module_local_params is on",
+                "Use pyro_lvm.fit, or a torch optimiser on objective(model, guide), or turn "
+                "module_local_params off.",
+            )
+        )
+
+
+def nonfinite_loss(particles: Particles, value: float) -> ValueError:
+    """The error for a loss that is NaN or infinite: the data's fault, or a site's."""
+    for site in particles.model.values():
+        if site.is_observed and (error := nonfinite_data(site)):
+            return error
+    return NonFiniteError(
+        explain(
+            "loss",
+            "a finite number",
+            f"{value}, from {describe_nonfinite(particles)}",
+            "Lower the learning rate, clip gradients, or keep scales away from 0.",
+        )
+    )
