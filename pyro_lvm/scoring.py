@@ -1,16 +1,19 @@
 """Log-probabilities in as few passes over the data as a careful hand would take.
 
-``torch.distributions.Bernoulli`` negates its cost term by term before an event is summed:
-one more pass, forward and backward, over the largest tensor of most programs. The sum is
-negated here instead, which changes no bit of the result.
+The two families that deep latent-variable models spend their time on. torch negates a
+Bernoulli's cost term by term before an event is summed: one more pass, forward and backward,
+over the largest tensor of most programs; here the sum is negated, which changes no bit. A
+Normal is scored by its standardised value, in five elementwise passes instead of eight.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import log, pi
 from typing import Any
 
 from torch import Tensor
-from torch.distributions import Bernoulli, Independent
+from torch.distributions import Bernoulli, Independent, Normal
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -27,15 +30,35 @@ def log_prob(fn: Any, value: Tensor) -> Tensor:
         >>> log_prob(fn, torch.tensor([0.0, 1.0, 1.0]))
         tensor(-2.0794)
     """
-    if isinstance(fn, Independent) and type(fn.base_dist).log_prob is Bernoulli.log_prob:
-        return _of_bernoulli(fn.base_dist, value, fn.reinterpreted_batch_ndims)
-    result: Tensor = fn.log_prob(value)
-    return result
-
-
-def _of_bernoulli(base: Any, value: Tensor, event_dim: int) -> Tensor:
+    independent = isinstance(fn, Independent)
+    base = fn.base_dist if independent else fn
+    score = _SCORES.get(type(base).log_prob)
+    if score is None:
+        result: Tensor = fn.log_prob(value)
+        return result
     if base._validate_args:
         base._validate_sample(value)
+    return score(base, value, fn.reinterpreted_batch_ndims if independent else 0)
+
+
+def _bernoulli(base: Bernoulli, value: Tensor, event_dim: int) -> Tensor:
     logits, value = broadcast_all(base.logits, value)
-    cost: Tensor = binary_cross_entropy_with_logits(logits, value, reduction="none")
-    return -cost.sum(tuple(range(-event_dim, 0)))
+    cost = binary_cross_entropy_with_logits(logits, value, reduction="none")
+    return -_sum_right(cost, event_dim)
+
+
+def _normal(base: Normal, value: Tensor, event_dim: int) -> Tensor:
+    standard = (value - base.loc) / base.scale
+    terms = -0.5 * standard.square() - base.scale.log()
+    size = base.batch_shape[len(base.batch_shape) - event_dim :].numel()
+    return _sum_right(terms, event_dim) - 0.5 * log(2 * pi) * size
+
+
+def _sum_right(terms: Tensor, event_dim: int) -> Tensor:
+    return terms.sum(tuple(range(-event_dim, 0))) if event_dim else terms
+
+
+_SCORES: dict[Any, Callable[[Any, Tensor, int], Tensor]] = {
+    Bernoulli.log_prob: _bernoulli,
+    Normal.log_prob: _normal,
+}
