@@ -396,7 +396,7 @@ def test_a_random_minibatch_is_one(oracle: LinearGaussian) -> None:
     np.testing.assert_array_equal(idata["observed_data"]["x"], rows)
     for group in ("posterior", "prior"):
         expected = np.broadcast_to(rows, (1, 9, 5))
-        np.testing.assert_allclose(idata[group]["z"], expected, atol=0.01)
+        np.testing.assert_allclose(idata[group]["z"], expected, atol=0.01)  # 10 standard devs
 
 
 def test_a_plate_named_like_a_variable() -> None:
@@ -464,12 +464,12 @@ def test_arviz_takes_it(oracle: LinearGaussian, x: Tensor) -> None:
     assert len(summary) == 120
     with warnings.catch_warnings():  # of k-hat above its limit, as it may be
         warnings.simplefilter("ignore", UserWarning)
-        loo = az.loo(idata, pointwise=True)
+        loo = az.loo(idata, pointwise=True, reff=1.0)  # the draws are independent
     assert loo.n_data_points == 60
     # PSIS takes minus the log-likelihood as log-weight, per datum: the same k-hat as ours.
     log_likelihood = tensor(idata["log_likelihood"]["x"])[0]
     ours = pareto_khat(-log_likelihood)
-    torch.testing.assert_close(tensor(loo.pareto_k), ours, atol=0.03, rtol=0)
+    torch.testing.assert_close(tensor(loo.pareto_k), ours, atol=1e-6, rtol=0)
 
 
 def test_wrong_labels_are_named(oracle: LinearGaussian, x: Tensor) -> None:

@@ -23,6 +23,7 @@ Program = Callable[..., Any]
 Values = Mapping[str, Tensor]
 
 _ANY_NESTING = 1_000_000
+_ROUNDING = 1e-4  # of float32 sums over features and networks
 _STANDARD_ERRORS = 6  # a chance of 2e-9 a number, over hundreds of numbers
 
 
@@ -135,7 +136,7 @@ def _check_left_dims(model: Program, x: Tensor, latent: Values, size: int) -> No
     expected = f"log-probabilities of shape (2, {size})"
     require(together.shape == (2, size), "model", expected, tuple(together.shape), hint)
     alone = torch.stack([_log_prob(model, x, particle) for particle in particles])
-    same = torch.allclose(together, alone, rtol=1e-4, atol=1e-4)
+    same = torch.allclose(together, alone, rtol=_ROUNDING, atol=_ROUNDING)
     require(same, "model", "the same for each particle alone", "another value", hint)
 
 
@@ -145,7 +146,7 @@ def _check_permutes(program: Program, x: Tensor, values: Values) -> None:
     expected = f"one log-probability a datum, shape ({len(x)},)"
     require(log_prob.shape == (len(x),), "program", expected, tuple(log_prob.shape), hint)
     permuted = _log_prob(program, x.flip(0), {name: z.flip(0) for name, z in values.items()})
-    same = torch.allclose(permuted, log_prob.flip(0), rtol=1e-4, atol=1e-4)
+    same = torch.allclose(permuted, log_prob.flip(0), rtol=_ROUNDING, atol=_ROUNDING)
     require(same, "permuted data", "permuted log-probabilities", "others", hint)
 
 
