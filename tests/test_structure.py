@@ -18,6 +18,7 @@ LAYERS = (
     "nn",
     "weights",
     "scoring",
+    "distributions",
     "masking",
     "parameters",
     "tracing",
@@ -39,7 +40,7 @@ LAYERS = (
     "cli",
 )
 PROGRAMS = {"models", "guides"}  # know nothing of how they are trained
-FOUNDATION = {"errors", "nn"}
+FOUNDATION = {"errors", "nn", "scoring", "distributions"}
 
 
 def module_name(path: Path) -> str:
