@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_lvm.enumeration import is_enumerated
 from pyro_lvm.errors import DataError, PlateError, ProgramError, PyroLVMError, explain
 from pyro_lvm.masking import fill_masked
 from pyro_lvm.tracing import Program, Recorder, Site, record, unplated
@@ -37,14 +38,15 @@ def check_programs(model: Sites, guide: Sites) -> None:
     _check_names(model, guide)
     _check_frames([*model.values(), *guide.values()])
     _check_auxiliary(guide)
+    _check_not_enumerated(guide)
 
 
 def check_site(site: Site, max_plate_nesting: int, num_particles: int | None) -> None:
     """Raise :class:`PlateError` if a batch dim has no plate, and for a misshapen value."""
-    plated = {frame.dim for frame in site.frames}
+    known = {frame.dim for frame in site.frames}.union(site.infer.get("_dim_to_id", ()))
     for dim, size in enumerate(site.fn.batch_shape, start=-len(site.fn.batch_shape)):
         particle = dim == -1 - max_plate_nesting and num_particles is not None
-        if size != 1 and dim not in plated and not (particle and size == num_particles):
+        if size != 1 and dim not in known and not (particle and size == num_particles):
             raise unplated(site.name, site.fn, dim)
     event_dim = site.fn.event_dim
     event = site.value.shape[site.value.dim() - event_dim :]
@@ -91,7 +93,8 @@ def _nothing_sampled() -> ProgramError:
 
 
 def _check_names(model: Sites, guide: Sites) -> None:
-    latent = {n for n, s in model.items() if not s.is_observed and not is_imputed(s)}
+    optional = {n for n, s in model.items() if is_imputed(s) or is_enumerated(s)}
+    latent = {n for n, s in model.items() if not s.is_observed} - optional
     known = {n for n, s in model.items() if not s.is_observed}
     drawn = {n for n, s in guide.items() if not s.is_observed and not s.is_auxiliary}
     if missing := sorted(latent - set(guide)):
@@ -174,6 +177,20 @@ def _check_auxiliary(guide: Sites) -> None:
                 "use an objective that marginalises mixing variables.",
             )
         )
+
+
+def _check_not_enumerated(guide: Sites) -> None:
+    for name, site in guide.items():
+        if is_enumerated(site):
+            raise ProgramError(
+                explain(
+                    f"site '{name}'",
+                    "a guide that draws its sites",
+                    "one that the guide enumerates",
+                    f"Leave '{name}' out of the guide and mark it in the model: it is then "
+                    'summed out exactly. Or drop infer={"enumerate": ...} and draw it.',
+                )
+            )
 
 
 def first_indices(bad: Tensor, limit: int = 3) -> str:

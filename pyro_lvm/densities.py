@@ -1,10 +1,10 @@
-"""Explicit log-densities of recorded sites: total, or with the path derivative only."""
+"""Explicit log-densities of recorded sites: whole, or by route to the parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,19 @@ from pyro_lvm.errors import ProgramError, PyroLVMError, explain
 from pyro_lvm.masking import masked_log_prob
 from pyro_lvm.tracing import Program, Recorder, Site
 
-__all__ = ["guide_sites", "log_prob", "path_only_log_q"]
+__all__ = ["Routes", "guide_sites", "log_prob", "log_q_by_route"]
 
 Sites = Mapping[str, Site]
+
+
+class Routes(NamedTuple):
+    """log q of one site twice, ``(K, *plates)``: each has one route to the parameters.
+
+    ``path`` goes through the samples only, ``direct`` through the distribution only.
+    """
+
+    path: Tensor
+    direct: Tensor
 
 
 def log_prob(site: Site, value: Tensor | None = None) -> Tensor:  # (K?, *plates)
@@ -50,26 +60,27 @@ def guide_sites(guide: Sites, model: Sites) -> dict[str, Site]:
     }
 
 
-def path_only_log_q(
+def log_q_by_route(
     guide: Program,
     args: Any,
     kwargs: Any,
     q: Recorder,
     model: Sites,
     passed: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
-    """Per site, log q at the values ``passed``, minus its direct parameter derivative.
+) -> dict[str, Routes]:
+    """Per site, log q at the values ``passed``, its path and its direct derivative apart.
 
-    Scoring at ``z.detach()`` has exactly the direct derivative, so its gradient is taken
-    away. Distributions that saw no other draw are scored again as they are; else the guide
-    is replayed once on both sets of values, side by side in the particle dim.
+    Scoring at ``z.detach()`` has exactly the direct derivative; taken away from the score at
+    ``z``, it leaves the path's. Distributions that saw no other draw are scored again as they
+    are; else the guide is replayed once on both sets of values, side by side in the particle
+    dim.
     """
     sites = guide_sites(q.sites, model)
     if any(site.is_delta for site in sites.values()):
         _check_deltas(guide, args, kwargs, q, passed)
     if not any(site.is_downstream or site.is_observed for site in sites.values()):
         return {
-            n: _without_direct(log_prob(s, passed[n]), log_prob(s, passed[n].detach()))
+            n: _routes(log_prob(s, passed[n]), log_prob(s, passed[n].detach()))
             for n, s in sites.items()
         }
     _check_repeatable(guide)
@@ -83,7 +94,7 @@ def path_only_log_q(
     record_checked(guide, args, kwargs, again)
     replayed = guide_sites(again.sites, model)
     scores = {n: _doubled(log_prob(s), again) for n, s in replayed.items()}
-    return {n: _without_direct(s[:num_particles], s[num_particles:]) for n, s in scores.items()}
+    return {n: _routes(s[:num_particles], s[num_particles:]) for n, s in scores.items()}
 
 
 def _check_deltas(
@@ -123,8 +134,8 @@ def _doubled(score: Tensor, recorder: Recorder) -> Tensor:
     return score.reshape(shape).expand(recorder.num_particles or 1, *shape[1:])
 
 
-def _without_direct(total: Tensor, direct: Tensor) -> Tensor:
-    return total - (direct - direct.detach())
+def _routes(total: Tensor, direct: Tensor) -> Routes:
+    return Routes(total - (direct - direct.detach()), direct)
 
 
 def _outside_support(site: Site, error: ValueError) -> PyroLVMError:

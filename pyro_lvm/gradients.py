@@ -14,14 +14,19 @@ score       reparam with samples fixed, plus
             :math:`B_{-k}` the bound of the other draws
 vimco       the same with :math:`\log w_k` replaced by the mean of the others in
             :math:`B_{-k}`
+ovis        the same with :math:`w_k` replaced by zero in :math:`B_{-k}`
 ==========  ==============================================================================
 
 Where autograd has applied :math:`v_k`, dreg is left to multiply the path by one minus the
 bound's elasticity :math:`\partial \log v_k / \partial \log w_k`. It follows from
 :math:`\mathbb E_q[f(z) \partial_\phi \log q(z)] = \mathbb E[\partial_z f \cdot
 \partial_\phi z]` with :math:`f = v_k`; for the importance-weighted bound it gives the
-squared weights of Tucker et al. 2019. score and vimco act on sites without ``rsample``
+squared weights of Tucker et al. 2019. score, vimco and ovis act on sites without ``rsample``
 only: reparameterised sites of the same program keep their path derivative.
+
+ovis is the optimal control variate where one weight dominates, :math:`\gamma = 0` in Liévin
+et al. 2020. Their :math:`\gamma > 0` adds :math:`\gamma \sum_k \tilde w_k \partial_\phi \log
+q(z_k)`, whose mean is not zero: it moves the guide as reweighted wake-sleep does.
 
 References:
     Roeder, Wu, Duvenaud (2017), *Sticking the landing*, arXiv:1703.09194.
@@ -29,6 +34,8 @@ References:
     Monte Carlo objectives*, arXiv:1810.04152.
     Mnih, Rezende (2016), *Variational inference for Monte Carlo objectives*,
     arXiv:1602.06725.
+    Liévin, Dittadi, Christensen, Winther (2020), *Optimal variance control of the score
+    function gradient estimator for importance weighted bounds*, arXiv:2008.01998.
     Kool, van Hoof, Welling (2019), *Buy 4 REINFORCE samples, get a baseline for free!*
 """
 
@@ -36,6 +43,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 import torch
@@ -44,7 +52,7 @@ from torch import Tensor
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.particles import Particles
 
-__all__ = ["GRADIENTS", "Bound", "Gradient", "elasticity"]
+__all__ = ["GRADIENTS", "Bound", "Draw", "Gradient", "Relay", "bound_of_others", "elasticity"]
 
 Draw = Callable[..., Particles]
 
@@ -54,6 +62,7 @@ class Bound(Protocol):
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor: ...
     def elasticity(self, log_weights: Tensor) -> Tensor: ...
+    def bound_of_others(self, log_weights: Tensor) -> Tensor: ...
     def annealed(self, particles: Particles) -> Tensor: ...
     def beta_now(self) -> float: ...
 
@@ -80,16 +89,20 @@ def dreg(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
     log_weights = bound.annealed(particles)
     value = bound.bound_per_datum(log_weights)
     factor = 1.0 - bound.beta_now() * bound.elasticity(log_weights.detach())
-    relay.factor = _unfolded(particles, factor)
+    relay.multiply(particles, factor)
     return particles, value
 
 
 def score(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
-    return _with_score(bound, draw(), _bound_of_others)
+    return _with_score(bound, draw(), bound.bound_of_others)
 
 
 def vimco(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
-    return _with_score(bound, draw(), _bound_with_each_replaced)
+    return _with_score(bound, draw(), lambda weights: _bound_with_mean(bound, weights))
+
+
+def ovis(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
+    return _with_score(bound, draw(), lambda weights: _bound_with_zero(bound, weights))
 
 
 GRADIENTS: dict[str, Gradient] = {
@@ -98,6 +111,7 @@ GRADIENTS: dict[str, Gradient] = {
     "dreg": dreg,
     "score": score,
     "vimco": vimco,
+    "ovis": ovis,
 }
 
 
@@ -110,6 +124,11 @@ class Relay:
     """
 
     factor: Tensor | None = None  # (K, *plates)
+
+    def multiply(self, particles: Particles, factor: Tensor) -> None:
+        """Set the factor, ``(K, *batch)``."""
+        layout = particles.layout
+        self.factor = factor if layout is None else layout.unfold(factor)
 
     def __call__(self, value: Tensor) -> Tensor:
         passed = value.view_as(value)
@@ -143,40 +162,47 @@ def elasticity(function: Callable[[Tensor], Tensor], log_weights: Tensor) -> Ten
 
 
 def _with_score(
-    bound: Bound, particles: Particles, baseline: Callable[[Bound, Tensor], Tensor]
+    bound: Bound, particles: Particles, baseline: Callable[[Tensor], Tensor]
 ) -> tuple[Particles, Tensor]:
     log_weights = bound.annealed(particles)
     value = bound.bound_per_datum(log_weights)
     if particles.log_score is None:
         return particles, value
     with torch.no_grad():
-        advantage = value - baseline(bound, log_weights)
+        advantage = value - baseline(log_weights)
     surrogate = (advantage * particles.log_score).sum(0)
     return particles, value + (surrogate - surrogate.detach())
 
 
-def _bound_of_others(bound: Bound, log_weights: Tensor) -> Tensor:  # (K, *batch)
+def bound_of_others(
+    bound_per_datum: Callable[[Tensor], Tensor], log_weights: Tensor
+) -> Tensor:  # (K, *batch)
     """The bound of all draws but the k-th; 0, no baseline, where there is only one."""
     count = log_weights.shape[0]
     if count == 1:
         return torch.zeros_like(log_weights)
     index = torch.arange(count, device=log_weights.device)
     others = (index[None, :] + index[1:, None]) % count  # (K - 1, K)
-    return bound.bound_per_datum(log_weights[others])
+    return bound_per_datum(log_weights[others])
 
 
-def _bound_with_each_replaced(bound: Bound, log_weights: Tensor) -> Tensor:  # (K, *batch)
+def _bound_with_mean(bound: Bound, log_weights: Tensor) -> Tensor:  # (K, *batch)
     """The bound with the k-th log-weight replaced by the mean of the others."""
+    mean_of_others = (log_weights.sum(0) - log_weights) / (log_weights.shape[0] - 1)
+    return bound.bound_per_datum(_each_replaced(log_weights, mean_of_others))
+
+
+def _bound_with_zero(bound: Bound, log_weights: Tensor) -> Tensor:  # (K, *batch)
+    """The bound with the k-th weight replaced by zero."""
+    zero = log_weights.new_full((), -inf)
+    return bound.bound_per_datum(_each_replaced(log_weights, zero))
+
+
+def _each_replaced(log_weights: Tensor, instead: Tensor) -> Tensor:  # (K, K, *batch)
     count = log_weights.shape[0]
-    mean_of_others = (log_weights.sum(0) - log_weights) / (count - 1)
     own = torch.eye(count, dtype=torch.bool, device=log_weights.device)
     own = own.reshape(count, count, *(1,) * (log_weights.dim() - 1))
-    replaced = torch.where(own, mean_of_others, log_weights.unsqueeze(1))
-    return bound.bound_per_datum(replaced)
-
-
-def _unfolded(particles: Particles, weights: Tensor) -> Tensor:
-    return weights if particles.layout is None else particles.layout.unfold(weights)
+    return torch.where(own, instead, log_weights.unsqueeze(1))
 
 
 def _reparameterised(particles: Particles, gradient: str) -> Particles:
@@ -187,7 +213,7 @@ def _reparameterised(particles: Particles, gradient: str) -> Particles:
                 f"site '{sites[0]}'",
                 f"a reparameterised distribution under gradient='{gradient}'",
                 f"one without rsample (all such sites: {sites})",
-                "Use gradient='score' (leave-one-out REINFORCE) or 'vimco' (K >= 2); "
+                "Use gradient='score' (leave-one-out REINFORCE), 'vimco' or 'ovis' (K >= 2); "
                 "reparameterised sites keep their path derivative."
                 + (" Or hide data by poutine.mask, which imputes nothing." if imputed else ""),
             )

@@ -21,7 +21,7 @@ from torch import Tensor
 from pyro_lvm.errors import PlateError, explain
 from pyro_lvm.tracing import Site
 
-__all__ = ["Layout"]
+__all__ = ["Layout", "Scale"]
 
 Scale = float | Tensor
 

@@ -56,6 +56,15 @@ class Objective(PyroELBO):
     is_linear: ClassVar[bool] = False
     """Whether the bound is linear in the log-weights (the ELBO)."""
 
+    is_upper: ClassVar[bool] = False
+    """Whether :meth:`bound` is from above: the loss is then the bound itself."""
+
+    takes: ClassVar[tuple[str, ...]] = tuple(gradients.GRADIENTS)
+    """The gradients to choose from."""
+
+    min_particles: ClassVar[int] = 1
+    """The fewest draws that train the guide."""
+
     def __init__(
         self,
         num_particles: int = 1,
@@ -103,6 +112,21 @@ class Objective(PyroELBO):
         """
         return gradients.elasticity(self.bound_per_datum, log_weights)
 
+    def bound_of_others(self, log_weights: Tensor) -> Tensor:
+        """The bound of all draws but the k-th, ``(K, *batch)``, the baseline of "score"."""
+        return gradients.bound_of_others(self.bound_per_datum, log_weights)
+
+    def estimate(self, draw: gradients.Draw) -> tuple[Particles, Tensor]:
+        """Draws, and the bound ``(*batch,)`` with the gradient of the loss, negated, attached.
+
+        ``draw(**how)`` is :func:`pyro_lvm.particles.draw` for the two programs.
+        """
+        return gradients.GRADIENTS[self.gradient](self, draw)
+
+    def extra_loss(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Tensor | None:
+        """A scalar loss beside the bound's: its gradient is added, its value is not."""
+        return None
+
     # What Pyro and its users call.
 
     def __call__(self, model: Program, guide: Program) -> ELBOModule:
@@ -116,7 +140,7 @@ class Objective(PyroELBO):
         with torch.no_grad():
             particles = self._draw(model, guide, args, kwargs)
             value = self.bound_per_datum(self.annealed(particles))
-            return _total_loss(particles, value).item()
+            return self._total_loss(particles, value).item()
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """The loss, with its gradient added to every parameter's ``grad``.
@@ -182,13 +206,19 @@ class Objective(PyroELBO):
     def _differentiable(
         self, model: Program, guide: Program, args: Any, kwargs: Any
     ) -> tuple[Particles, Tensor]:
-        estimate = gradients.GRADIENTS[self.gradient]
-        particles, value = estimate(
-            self, lambda **how: self._draw(model, guide, args, kwargs, **how)
+        particles, value = self.estimate(
+            lambda **how: self._draw(model, guide, args, kwargs, **how)
         )
+        loss = self._total_loss(particles, value)
         if torch.is_grad_enabled():
             self.step += 1
-        return particles, _total_loss(particles, value)
+            extra = self.extra_loss(model, guide, args, kwargs)
+            loss = loss if extra is None else loss + (extra - extra.detach())
+        return particles, loss
+
+    def _total_loss(self, particles: Particles, value: Tensor) -> Tensor:
+        total = (particles.scale * value).sum()
+        return total if self.is_upper else -total
 
     def _draw(
         self, model: Program, guide: Program, args: Any, kwargs: Any, **how: Any
@@ -219,7 +249,3 @@ class Objective(PyroELBO):
                 "Call .particles(model, guide, *args); all draws are made in one pass.",
             )
         )
-
-
-def _total_loss(particles: Particles, value: Tensor) -> Tensor:
-    return -(particles.scale * value).sum()

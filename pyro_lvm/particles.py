@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.checks import check_programs, check_site, is_imputed, nonfinite_data, record_checked
-from pyro_lvm.densities import guide_sites, log_prob, path_only_log_q
-from pyro_lvm.layout import Layout
+from pyro_lvm.densities import guide_sites, log_prob, log_q_by_route
+from pyro_lvm.enumeration import Enumerator, is_summed_out, sum_out
+from pyro_lvm.layout import Layout, Scale
 from pyro_lvm.tracing import Program, Recorder, Site
 
 __all__ = ["Part", "Particles", "draw", "inspect"]
@@ -39,6 +40,8 @@ class Particles:
         parts: the same log-probabilities by site.
         values: latent values by site, ``(K, *plates, *event)``.
         log_score: ``(K, *batch)``, :math:`\log q` of the sites without ``rsample``.
+        log_q_direct: ``(K, *batch)``, :math:`\log q` at fixed draws, where ``log_q`` has the
+            path derivative only.
         model: the model's recorded sites, and
         guide: the guide's.
         layout: the dims of all this; None for particles made by hand.
@@ -56,6 +59,7 @@ class Particles:
     parts: Mapping[str, Part] = field(default_factory=dict)
     values: Mapping[str, Tensor] = field(default_factory=dict)
     log_score: Tensor | None = None
+    log_q_direct: Tensor | None = None
     model: Mapping[str, Site] = field(default_factory=dict)
     guide: Mapping[str, Site] = field(default_factory=dict)
     layout: Layout | None = None
@@ -114,6 +118,7 @@ def draw(
     max_plate_nesting: int,
     path_only: bool = False,
     relay: Relay | None = None,
+    detach: bool = False,
 ) -> Particles:
     r"""Run the guide once and the model on its draws, all K particles in one pass.
 
@@ -125,25 +130,31 @@ def draw(
         num_particles: K.
         max_plate_nesting: P, dims reserved for plates.
         path_only: give ``log_q`` the derivative through the samples only,
-            :math:`\partial_z \log q \cdot \partial_\phi z`, not the direct one.
+            :math:`\partial_z \log q \cdot \partial_\phi z`; ``log_q_direct`` has the rest.
         relay: an identity put between each reparameterised draw and whatever scores it.
+        detach: give the draws no derivative at all.
     """
     nesting = max_plate_nesting
-    q = record_checked(guide, args, kwargs, Recorder(num_particles, nesting))
+    q = record_checked(guide, args, kwargs, Recorder(num_particles, nesting, detach=detach))
     values = {n: s.value for n, s in q.sites.items() if not s.is_observed}
     passed = {n: relay(v) if relay and v.requires_grad else v for n, v in values.items()}
-    p = record_checked(model, args, kwargs, Recorder(num_particles, nesting, passed, q.plates))
+    recorder = Recorder(num_particles, nesting, passed, q.plates)
+    p = record_checked(Enumerator(nesting, passed)(model), args, kwargs, recorder)
     _check(p, q)
     model_sites = {n: s for n, s in p.sites.items() if not is_imputed(s) or n in values}
     drawn_sites = guide_sites(q.sites, p.sites)
     layout = Layout.of([*model_sites.values(), *drawn_sites.values()], nesting)
-    log_q = (
-        path_only_log_q(guide, args, kwargs, q, p.sites, passed)
-        if path_only
-        else {n: log_prob(s) for n, s in drawn_sites.items()}
-    )
-    log_p = {n: log_prob(s) for n, s in model_sites.items()}
-    return _assemble(p, q, layout, log_p, log_q, num_particles)
+    log_p = {n: _log_p(s) for n, s in model_sites.items()}
+    if not path_only:
+        log_q = {n: log_prob(s) for n, s in drawn_sites.items()}
+        return _assemble(p, q, layout, log_p, log_q, num_particles)
+    routes = log_q_by_route(guide, args, kwargs, q, p.sites, passed)
+    log_q = {n: route.path for n, route in routes.items()}
+    particles = _assemble(p, q, layout, log_p, log_q, num_particles)
+    direct = _times({n: r.direct for n, r in routes.items()}, layout.inner[len(log_p) :])
+    terms = [layout.fold(term) for term in direct.values()]
+    total = _total(terms, particles.log_q.new_zeros(()), particles.log_q.shape)
+    return replace(particles, log_q_direct=total)
 
 
 def _check(p: Recorder, q: Recorder) -> None:
@@ -161,9 +172,9 @@ def _assemble(
     log_q: Mapping[str, Tensor],
     num_particles: int,
 ) -> Particles:
-    inner = iter(layout.inner)
-    p_parts = {n: layout.fold(_times(lp, next(inner))) for n, lp in log_p.items()}
-    q_parts = {n: layout.fold(_times(lq, next(inner))) for n, lq in log_q.items()}
+    p_scales, q_scales = layout.inner[: len(log_p)], layout.inner[len(log_p) :]
+    p_parts = _p_parts(p, layout, log_p, dict(zip(log_p, p_scales, strict=True)))
+    q_parts = {n: layout.fold(term) for n, term in _times(log_q, q_scales).items()}
     shape = (num_particles, *layout.shape)
     zero = next(iter(p_parts.values())).new_zeros(())  # of the data's device, for empty guides
     scored = [layout.fold(term) for term in _score_terms(p, q, log_q)]
@@ -180,6 +191,18 @@ def _assemble(
     )
 
 
+def _p_parts(
+    p: Recorder, layout: Layout, log_p: Mapping[str, Tensor], scales: Mapping[str, Scale]
+) -> dict[str, Tensor]:
+    """log p by site; those with a summed-out site among them in one, named after them all."""
+    inside, sums = sum_out(log_p, scales, p.sites, layout.max_plate_nesting)
+    alone = {n: term for n, term in log_p.items() if n not in inside}
+    parts = {n: layout.fold(t) for n, t in _times(alone, [scales[n] for n in alone]).items()}
+    if sums:
+        parts[" + ".join(n for n in log_p if n in inside)] = reduce(add, map(layout.fold, sums))
+    return parts
+
+
 def _score_terms(p: Recorder, q: Recorder, log_q: Mapping[str, Tensor]) -> list[Tensor]:
     drawn = [
         lq if s.mask is None or is_imputed(s) else log_prob(replace(s, mask=None))
@@ -190,8 +213,14 @@ def _score_terms(p: Recorder, q: Recorder, log_q: Mapping[str, Tensor]) -> list[
     return drawn + [log_prob(s) for s in imputed if not s.has_rsample]
 
 
-def _times(term: Tensor, factor: float | Tensor) -> Tensor:
-    return term if isinstance(factor, float) and factor == 1.0 else term * factor
+def _log_p(site: Site) -> Tensor:
+    """A mask hides data, never one of the values that a sum runs over."""
+    return log_prob(replace(site, mask=None) if is_summed_out(site) else site)
+
+
+def _times(terms: Mapping[str, Tensor], factors: Sequence[Scale]) -> dict[str, Tensor]:
+    scaled = zip(terms.items(), factors, strict=False)
+    return {n: t if isinstance(f, float) and f == 1.0 else t * f for (n, t), f in scaled}
 
 
 def _total(terms: Sequence[Tensor], zero: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from inspect import isabstract
+from math import inf
 from operator import index
 from typing import Any
 
 import pyro
+import torch
 from pyro.poutine.runtime import _PYRO_STACK
 
 from pyro_lvm.checks import nonfinite_data
+from pyro_lvm.enumeration import is_summed_out
 from pyro_lvm.errors import NonFiniteError, ParameterError, PlateError, ProgramError, explain
-from pyro_lvm.gradients import GRADIENTS
 from pyro_lvm.nonfinite import describe_nonfinite
 from pyro_lvm.particles import Particles
+from pyro_lvm.tracing import Site
 
 __all__ = [
     "check_arguments",
@@ -56,12 +59,14 @@ def check_arguments(objective: Any) -> None:
         objective.max_plate_nesting,
         objective.free_bits,
     )
-    if not _is_count(count):
-        raise _argument("num_particles", "an integer >= 1", count, "1")
+    least = objective.min_particles
+    if not _is_count(count) or count < least:
+        raise _argument("num_particles", f"an integer >= {least}", count, str(least))
     if nesting is not None and nesting < 0:
         raise _argument("max_plate_nesting", "an integer >= 0", nesting, "1")
-    if objective.gradient not in GRADIENTS:
-        raise _argument("gradient", f"one of {sorted(GRADIENTS)}", objective.gradient, "'reparam'")
+    if objective.gradient not in objective.takes:
+        first, found = repr(objective.takes[0]), objective.gradient
+        raise _argument("gradient", f"one of {sorted(objective.takes)}", found, first)
     if not free_bits >= 0:  # NaN too
         raise _argument("free_bits", "a number >= 0", free_bits, "0.0")
     _check_gradient(objective)
@@ -70,8 +75,17 @@ def check_arguments(objective: Any) -> None:
 def _check_gradient(objective: Any) -> None:
     gradient, count = objective.gradient, objective.num_particles
     curved = not objective.is_linear and count > 1
-    if gradient == "vimco" and count < 2:
-        raise _argument("num_particles", "K >= 2 with gradient='vimco'", count, "5")
+    if gradient in ("vimco", "ovis") and count < 2:
+        raise _argument("num_particles", f"K >= 2 with gradient={gradient!r}", count, "5")
+    if gradient == "ovis" and not _survives_zero_weights(objective):
+        raise ProgramError(
+            explain(
+                f"{type(objective).__name__}(gradient='ovis')",
+                "a bound that stays finite where one weight is zero",
+                "one that does not",
+                "Use gradient='vimco' or 'score'; 'ovis' is for importance-weighted bounds.",
+            )
+        )
     if gradient == "stl" and curved:
         raise ProgramError(
             explain(
@@ -84,6 +98,12 @@ def _check_gradient(objective: Any) -> None:
     if gradient == "dreg" and curved and objective.free_bits:
         wanted = "0 with gradient='dreg' and K > 1"
         raise _argument("free_bits", wanted, objective.free_bits, "0.0")
+
+
+def _survives_zero_weights(objective: Any) -> bool:
+    log_weights = torch.zeros(objective.num_particles, 1)
+    log_weights[0] = -inf
+    return bool(objective.bound_per_datum(log_weights).isfinite().all())
 
 
 def _is_count(number: Any) -> bool:
@@ -102,17 +122,23 @@ def check_subsampling(objective: Any, particles: Particles) -> None:
     layout = particles.layout
     if layout is None or not layout.subsampled_inside:
         return
-    if objective.is_linear or objective.num_particles == 1:
+    sums = [site for site in particles.model.values() if is_summed_out(site)]
+    around = [n for n in layout.subsampled_inside if any(n not in _plates(s) for s in sums)]
+    if (objective.is_linear or objective.num_particles == 1) and not around:
         return
     raise PlateError(
         explain(
-            f"plate '{layout.subsampled_inside[0]}'",
+            f"plate '{[*around, *layout.subsampled_inside][0]}'",
             f"every site inside it, for {type(objective).__name__} with K > 1 on a minibatch",
             "a site outside it: its joint weight needs all the data, and N/B inside a "
             "log-sum-exp is no bound",
             "Use ELBO, or pass the full data, or move the global variable to a parameter.",
         )
     )
+
+
+def _plates(site: Site) -> set[str]:
+    return {frame.name for frame in site.frames}
 
 
 def check_trainable_by_svi() -> None:

@@ -91,6 +91,7 @@ class Recorder(Messenger):
         max_plate_nesting: number of dims the plates may take, P.
         given: values held fixed, by latent site.
         plates: subsample indices to reuse, by plate.
+        detach: cut the path of every draw, so that only densities carry gradients.
     """
 
     def __init__(
@@ -99,12 +100,14 @@ class Recorder(Messenger):
         max_plate_nesting: int,
         given: Mapping[str, Tensor] | None = None,
         plates: Mapping[str, Draw] | None = None,
+        detach: bool = False,
     ) -> None:
         super().__init__()
         self.num_particles = num_particles
         self.max_plate_nesting = max_plate_nesting
         self.given = given or {}
         self.reused = plates or {}
+        self.detach = detach
         self.sites: dict[str, Site] = {}
         self.plates: dict[str, Draw] = {}
         self._downstream = False
@@ -136,6 +139,8 @@ class Recorder(Messenger):
                         "Give every site of a program its own name.",
                     )
                 )
+            if self.detach and not msg["is_observed"]:
+                msg["value"] = self._detached(msg)
             self.sites[name] = self._site(msg)
 
     def _pyro_post_param(self, msg: dict[str, Any]) -> None:
@@ -154,6 +159,19 @@ class Recorder(Messenger):
             frames=msg["cond_indep_stack"],
             is_downstream=self._downstream,
         )
+
+    def _detached(self, msg: dict[str, Any]) -> Tensor:
+        value: Tensor = msg["value"]
+        if value.requires_grad and type(msg["fn"]).__name__ == "Delta":
+            raise ProgramError(
+                explain(
+                    f"site '{msg['name']}'",
+                    "a random draw, for a gradient that holds draws fixed",
+                    "a Delta at a point that parameters move",
+                    "Use an objective with a path gradient, such as ELBO or IWAE.",
+                )
+            )
+        return value.detach()
 
     def _varies(self, fn: Any) -> bool:
         return len(fn.batch_shape) > self.max_plate_nesting

@@ -130,7 +130,7 @@ def test_discrete_site(objective: Any) -> None:
         "site 'z'",
         f"gradient='{objective.gradient}'",
         "one without rsample (all such sites: ['z'])",
-        "gradient='score' (leave-one-out REINFORCE) or 'vimco'",
+        "gradient='score' (leave-one-out REINFORCE), 'vimco' or 'ovis'",
     ):
         objective.loss_and_grads(coin_model, coin_guide, X)
     assert torch.isfinite(objective.bound(coin_model, coin_guide, X)).all()

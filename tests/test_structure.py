@@ -22,6 +22,7 @@ LAYERS = (
     "masking",
     "parameters",
     "tracing",
+    "enumeration",
     "layout",
     "checks",
     "densities",
