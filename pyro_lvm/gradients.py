@@ -52,7 +52,16 @@ from torch import Tensor
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.particles import Particles
 
-__all__ = ["GRADIENTS", "Bound", "Draw", "Gradient", "Relay", "bound_of_others", "elasticity"]
+__all__ = [
+    "GRADIENTS",
+    "Bound",
+    "Draw",
+    "Gradient",
+    "Relay",
+    "bound_of_others",
+    "elasticity",
+    "reparameterised",
+]
 
 Draw = Callable[..., Particles]
 
@@ -74,18 +83,18 @@ class Gradient(Protocol):
 
 
 def reparam(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
-    particles = _reparameterised(draw(), "reparam")
+    particles = reparameterised(draw(), "reparam")
     return particles, bound.bound_per_datum(bound.annealed(particles))
 
 
 def stl(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
-    particles = _reparameterised(draw(path_only=True), "stl")
+    particles = reparameterised(draw(path_only=True), "stl")
     return particles, bound.bound_per_datum(bound.annealed(particles))
 
 
 def dreg(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
     relay = Relay()
-    particles = _reparameterised(draw(path_only=True, relay=relay), "dreg")
+    particles = reparameterised(draw(path_only=True, relay=relay), "dreg")
     log_weights = bound.annealed(particles)
     value = bound.bound_per_datum(log_weights)
     factor = 1.0 - bound.beta_now() * bound.elasticity(log_weights.detach())
@@ -205,7 +214,8 @@ def _each_replaced(log_weights: Tensor, instead: Tensor) -> Tensor:  # (K, K, *b
     return torch.where(own, instead, log_weights.unsqueeze(1))
 
 
-def _reparameterised(particles: Particles, gradient: str) -> Particles:
+def reparameterised(particles: Particles, gradient: str) -> Particles:
+    """``particles``, if every draw has a path derivative; else the error that names the site."""
     if sites := particles.score_sites:
         imputed = sites[0].endswith("_unobserved")
         raise ProgramError(

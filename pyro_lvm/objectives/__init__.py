@@ -1,7 +1,26 @@
 """Variational objectives: one file a family, one line here."""
 
+from pyro_lvm.objectives.alpha_divergence import AlphaDivergence
+from pyro_lvm.objectives.ciwae import CIWAE
+from pyro_lvm.objectives.cubo import CUBO
 from pyro_lvm.objectives.elbo import ELBO
 from pyro_lvm.objectives.iwae import IWAE
+from pyro_lvm.objectives.miwae import MIWAE
+from pyro_lvm.objectives.piwae import PIWAE
 from pyro_lvm.objectives.renyi import Renyi
+from pyro_lvm.objectives.tvo import TVO
+from pyro_lvm.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 
-__all__ = ["ELBO", "IWAE", "Renyi"]
+__all__ = [
+    "CIWAE",
+    "CUBO",
+    "ELBO",
+    "IWAE",
+    "MIWAE",
+    "PIWAE",
+    "TVO",
+    "AlphaDivergence",
+    "Renyi",
+    "ReweightedWakeSleep",
+    "WakeSleep",
+]

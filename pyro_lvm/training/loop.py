@@ -150,11 +150,15 @@ class Loop:
         state = self.state
         if bound is None:
             return False
-        is_better = isfinite(bound) and (state.best_bound is None or bound > state.best_bound)
+        is_better = isfinite(bound) and self._improves(bound)
         if is_better:
             state.best_bound, state.best_step = bound, state.step
         state.stale_evaluations = 0 if is_better else state.stale_evaluations + 1
         return is_better
+
+    def _improves(self, bound: float) -> bool:
+        best, is_upper = self.state.best_bound, self.evaluator.objective.is_upper
+        return best is None or (bound < best if is_upper else bound > best)
 
     def _call_back(self) -> None:
         for callback in self.callbacks:
