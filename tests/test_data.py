@@ -3,7 +3,6 @@
 import gzip
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,10 +12,10 @@ import pytest
 import torch
 
 from pyro_lvm import data
-from pyro_lvm.data import Binarize, check_data, digits, mnist, standardize
+from pyro_lvm.data import Binarize, archives, check_data, digits, mnist, standardize
+from pyro_lvm.data.tables import TABLES
 from pyro_lvm.errors import DataError, ProgramError
 
-MNIST_MODULE = import_module("pyro_lvm.data.mnist")  # the package has the function
 NAN, INF = float("nan"), float("inf")
 
 
@@ -32,12 +31,17 @@ def test_digits_are_split_once_and_for_all() -> None:
     torch.testing.assert_close(every * 16, (every * 16).round())  # grey values 0 ... 16
     from sklearn.datasets import load_digits
 
-    original = sorted(map(tuple, load_digits().data.tolist()))
-    assert sorted(map(tuple, (every * 16).round().tolist())) == original
+    labels = torch.cat([parts.labels[part] for part in ("train", "validation", "test")])
+    rows = torch.cat([every * 16, labels[:, None]], 1).round()
+    original = load_digits()
+    expected = np.column_stack([original.data, original.target])
+    assert sorted(map(tuple, rows.tolist())) == sorted(map(tuple, expected.tolist()))
     again = digits(None, num_validation=0)
     assert len(again.validation) == 0
     assert torch.equal(again.train, torch.cat([parts.train, parts.validation]))
     assert torch.equal(again.test, parts.test)
+    both = (parts.labels["train"], parts.labels["validation"])
+    assert torch.equal(again.labels["train"], torch.cat(both))
     assert parts.licence
     assert parts.source
 
@@ -91,8 +95,8 @@ def test_wrong_options(load: Callable[[], Any], error: type[Exception], message:
 
 
 def test_registry() -> None:
-    assert sorted(data.available()) == ["digits", "mnist"]
-    for name in data.available():
+    assert {"digits", "mnist", *TABLES} <= set(data.available())
+    for name in set(data.available()) - set(TABLES):
         assert callable(getattr(data, name))
 
 
@@ -104,6 +108,7 @@ def _pictures(count: int) -> Any:
 
 
 TRAIN, TEST = _pictures(12), _pictures(5)
+TRAIN_LABELS, TEST_LABELS = np.arange(12, dtype=np.uint8) % 10, np.arange(5, dtype=np.uint8)
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +116,7 @@ def no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No data of the machine's user; torchvision, if there is any, is hidden."""
     monkeypatch.delenv("PYRO_LVM_DATA", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(MNIST_MODULE, "find_spec", lambda name: None)
+    monkeypatch.setattr(archives, "find_spec", lambda name: None)
 
 
 def _write_npz(folder: Path, **arrays: Any) -> Path:
@@ -119,16 +124,19 @@ def _write_npz(folder: Path, **arrays: Any) -> Path:
     return folder / "mnist.npz"
 
 
-def _idx(pictures: Any) -> bytes:
-    header = np.array([2051, *pictures.shape], dtype=">i4").tobytes()
-    return bytes(header + pictures.tobytes())
+def _idx(array: Any) -> bytes:
+    header = np.array([0x800 + array.ndim, *array.shape], dtype=">i4").tobytes()
+    return bytes(header + array.tobytes())
 
 
-def _write_idx(folder: Path, compressed: bool) -> None:
+def _write_idx(folder: Path, compressed: bool, labels: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, pictures in (("train", TRAIN), ("t10k", TEST)):
-        raw = _idx(pictures)
-        path = folder / f"{name}-images-idx3-ubyte{'.gz' if compressed else ''}"
+    files = {"train-images-idx3-ubyte": TRAIN, "t10k-images-idx3-ubyte": TEST}
+    if labels:
+        files |= {"train-labels-idx1-ubyte": TRAIN_LABELS, "t10k-labels-idx1-ubyte": TEST_LABELS}
+    for name, array in files.items():
+        raw = _idx(array)
+        path = folder / (name + ".gz" if compressed else name)
         path.write_bytes(gzip.compress(raw) if compressed else raw)
 
 
@@ -137,6 +145,13 @@ def _check_parts(parts: Any) -> None:
     assert parts.feature_shape == (28, 28)
     torch.testing.assert_close(parts.train, torch.tensor(TRAIN[:8] / 255.0).flatten(1).float())
     torch.testing.assert_close(parts.test, torch.tensor(TEST / 255.0).flatten(1).float())
+
+
+def _check_labels(parts: Any) -> None:
+    assert parts.labels["train"].tolist() == TRAIN_LABELS[:8].tolist()
+    assert parts.labels["validation"].tolist() == TRAIN_LABELS[8:].tolist()
+    assert parts.labels["test"].tolist() == TEST_LABELS.tolist()
+    assert parts.labels["test"].dtype == torch.long
 
 
 def test_mnist_from_npz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,16 +171,28 @@ def test_mnist_from_idx(tmp_path: Path, folder: str, compressed: bool) -> None:
     _check_parts(mnist(tmp_path, None, num_validation=4))
 
 
+def test_mnist_has_the_labels_of_its_files(tmp_path: Path) -> None:
+    arrays = {"x_train": TRAIN, "x_test": TEST}
+    assert mnist(_write_npz(tmp_path, **arrays), num_validation=4).labels == {}
+    labels = {"y_train": TRAIN_LABELS, "y_test": TEST_LABELS}
+    _check_labels(mnist(_write_npz(tmp_path, **arrays, **labels), num_validation=4))
+    _write_idx(tmp_path / "idx", compressed=True, labels=True)
+    _check_labels(mnist(tmp_path / "idx", num_validation=4))
+
+
 def test_mnist_by_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets: Any = ModuleType("torchvision.datasets")
 
     def load(root: str, train: bool, download: bool) -> Any:
-        return SimpleNamespace(data=torch.tensor(TRAIN if train else TEST))
+        pictures, labels = (TRAIN, TRAIN_LABELS) if train else (TEST, TEST_LABELS)
+        return SimpleNamespace(data=torch.tensor(pictures), targets=torch.tensor(labels))
 
     datasets.MNIST = load
     monkeypatch.setitem(sys.modules, "torchvision.datasets", datasets)
-    monkeypatch.setattr(MNIST_MODULE, "find_spec", lambda name: object())
-    _check_parts(mnist(binarization=None, num_validation=4))
+    monkeypatch.setattr(archives, "find_spec", lambda name: object())
+    parts = mnist(binarization=None, num_validation=4)
+    _check_parts(parts)
+    _check_labels(parts)
 
 
 def test_mnist_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,9 +221,14 @@ def _cut_gzip(folder: Path) -> None:
     (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(_idx(TEST))[:-100])
 
 
-def _labels(folder: Path) -> None:
+def _labels_for_pictures(folder: Path) -> None:
     _write_idx(folder, compressed=False)
-    (folder / "t10k-images-idx3-ubyte").write_bytes(_idx(TEST).replace(b"\x08\x03", b"\x08\x01", 1))
+    (folder / "t10k-images-idx3-ubyte").write_bytes(_idx(TEST_LABELS))
+
+
+def _cut_labels(folder: Path) -> None:
+    _write_idx(folder, compressed=True, labels=True)
+    (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(b"")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +237,8 @@ def _labels(folder: Path) -> None:
         _cut_npz,
         _cut_idx,
         _cut_gzip,
-        _labels,
+        _labels_for_pictures,
+        _cut_labels,
         lambda folder: _write_npz(folder, x_train=TRAIN),
         lambda folder: _write_npz(folder, x_train=TRAIN / 255.0, x_test=TEST / 255.0),
         lambda folder: (folder / "mnist.npz").write_bytes(b"not a file of arrays"),
@@ -216,6 +249,13 @@ def test_damaged_mnist_is_named(damage: Callable[[Path], Any], tmp_path: Path) -
     damage(tmp_path)
     with pytest.raises(DataError, match=rf"^{tmp_path}/\S+: expected a whole MNIST file, got "):
         mnist(tmp_path)
+
+
+def test_labels_are_one_for_each_picture(tmp_path: Path) -> None:
+    _write_npz(tmp_path, x_train=TRAIN, x_test=TEST, y_train=TRAIN_LABELS, y_test=TEST_LABELS[1:])
+    message = r"mnist test labels: expected one for each of 5 rows, got shape \(4,\)\.\nTry: "
+    with pytest.raises(DataError, match=message):
+        mnist(tmp_path, num_validation=4)
 
 
 # A user's own data.

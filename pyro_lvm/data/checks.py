@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from pyro_lvm.checks import first_indices
 from pyro_lvm.errors import DataError, explain
 
-__all__ = ["check_data"]
+__all__ = ["check_data", "check_name"]
+
+T = TypeVar("T")
 
 
 def check_data(tensor: Tensor, name: str, mask: Tensor | None = None) -> None:
@@ -60,3 +66,28 @@ def _expanded(mask: Tensor, tensor: Tensor, name: str) -> Tensor:
             "Make it as ~x.isnan().",
         )
     )
+
+
+def check_name(name: str, known: Mapping[str, T], kind: str) -> T:
+    """What is ``known`` under ``name``.
+
+    Args:
+        name: what was asked for.
+        known: what there is.
+        kind: what to call it in the error.
+
+    Raises:
+        DataError: nothing is, with the closest name.
+
+    Example:
+        >>> check_name("digit", {"digits": 1, "mnist": 2}, "data set")
+        Traceback (most recent call last):
+        ...
+        pyro_lvm.errors.DataError: data set: expected one of ['digits', 'mnist'], got 'digit'.
+        Try: Pass 'digits'.
+    """
+    if name not in known:
+        close = get_close_matches(name, known, n=1) or sorted(known)
+        expected, hint = f"one of {sorted(known)}", f"Pass {close[0]!r}."
+        raise DataError(explain(kind, expected, repr(name), hint))
+    return known[name]

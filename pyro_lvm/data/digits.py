@@ -16,7 +16,7 @@ def digits(binarization: str | None = "dynamic", *, num_validation: int = 100) -
     """The 1797 handwritten digits that come with scikit-learn: no download.
 
     A fixed shuffle, then 1400 pictures for training and validation and 397 for the test.
-    Pixel probabilities are the grey values 0 to 16 divided by 16.
+    Pixel probabilities are the grey values 0 to 16 divided by 16. Labels are the digits.
 
     Args:
         binarization: "dynamic" draws training pixels anew for each batch, by ``transform``;
@@ -33,13 +33,15 @@ def digits(binarization: str | None = "dynamic", *, num_validation: int = 100) -
     """
     from sklearn.datasets import load_digits  # type: ignore[import-untyped] # here, as it is slow to import
 
-    pictures = load_digits().images / 16.0
-    order = np.random.RandomState(0).permutation(len(pictures))
-    shuffled = torch.tensor(pictures[order], dtype=torch.get_default_dtype())
+    original = load_digits()
+    order = np.random.RandomState(0).permutation(len(original.images))
+    shuffled = torch.tensor(original.images[order] / 16.0, dtype=torch.get_default_dtype())
+    labels = original.target[order]
     return DataSplits.of_pictures(
         "digits",
         shuffled[:-_NUM_TEST],
         shuffled[-_NUM_TEST:],
+        labels=(labels[:-_NUM_TEST], labels[-_NUM_TEST:]),
         binarization=binarization,
         num_validation=num_validation,
         licence="CC BY 4.0 (UCI); BSD-3-Clause (scikit-learn's copy)",

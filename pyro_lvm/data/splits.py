@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +32,11 @@ class DataSplits:
         source: where to get it, and whom to cite.
         transform: what to do to each training batch, called with the batch and a generator;
             None for nothing.
+        labels: int64 classes of the rows of a part, ``(N,)``, by the part's name: "train",
+            "validation" and "test", or empty if there are none.
+
+    Raises:
+        DataError: a part has not as many labels as rows.
 
     Example:
         >>> rows = torch.rand(4, 2)
@@ -45,6 +52,11 @@ class DataSplits:
     licence: str
     source: str
     transform: Callable[[Tensor, torch.Generator | None], Tensor] | None = None
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part, labels in self.labels.items():
+            _check_labels(f"{self.name} {part} labels", labels, len(getattr(self, part)))
 
     def __repr__(self) -> str:
         sizes = ", ".join(
@@ -63,6 +75,7 @@ class DataSplits:
         num_validation: int,
         licence: str,
         source: str,
+        labels: tuple[Any, Any] | None = None,
     ) -> DataSplits:
         """Flatten pictures of pixel probabilities, hold some out, and binarise.
 
@@ -76,6 +89,7 @@ class DataSplits:
             num_validation: rows to hold out, N' < N.
             licence: terms of use.
             source: where to get it, and whom to cite.
+            labels: ``(N,)`` and ``(N'',)`` classes, arrays or tensors.
         """
         _check_options(binarization, num_validation, len(train))
         shape = tuple(train.shape[1:])
@@ -89,7 +103,21 @@ class DataSplits:
         if binarization == "fixed":
             train = draw(train, generator)
         transform = draw if binarization == "dynamic" else None
-        return cls(name, train, validation, test, shape, licence, source, transform)
+        classes = {} if labels is None else _labels(*labels, num_validation)
+        return cls(name, train, validation, test, shape, licence, source, transform, classes)
+
+
+def _labels(train: Any, test: Any, num_validation: int) -> dict[str, Tensor]:
+    train, test = (torch.as_tensor(np.array(part), dtype=torch.long) for part in (train, test))
+    train, validation = train.split([len(train) - num_validation, num_validation])
+    return {"train": train, "validation": validation, "test": test}
+
+
+def _check_labels(where: str, labels: Tensor, num_rows: int) -> None:
+    if labels.shape != (num_rows,):
+        expected = f"one for each of {num_rows} rows"
+        hint = "Pass the labels of the same rows, in their order."
+        raise DataError(explain(where, expected, f"shape {tuple(labels.shape)}", hint))
 
 
 def _check_options(binarization: str | None, num_validation: int, num_train: int) -> None:

@@ -27,7 +27,6 @@ def standardize(
     Example:
         >>> import torch
         >>> z, mean, scale = standardize(torch.tensor([[0.0, 1.0], [2.0, 5.0]]))
-        >>> import torch
         >>> z, mean, scale
         (tensor([[-1., -1.],
                 [ 1.,  1.]]), tensor([1., 3.]), tensor([1., 2.]))
