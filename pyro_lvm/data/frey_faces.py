@@ -56,7 +56,7 @@ def frey_faces(root: str | Path | None = None, *, num_validation: int = 262) -> 
         blocks[-_TEST_BLOCKS:].flatten(0, 1),
         binarization=None,
         num_validation=num_validation,
-        licence="none stated; commonly used in research",
+        licence="none stated",
         source="Brendan Frey; https://cs.nyu.edu/~roweis/data.html",
     )
 
