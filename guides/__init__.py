@@ -1,6 +1,8 @@
 """Guide families: one file each, one line here."""
 
+from pyro_lvm.guides.amortized_bernoulli import AmortizedBernoulli
+from pyro_lvm.guides.amortized_categorical import AmortizedCategorical
 from pyro_lvm.guides.amortized_normal import AmortizedNormal
 from pyro_lvm.guides.hierarchical_normal import HierarchicalNormal
 
-__all__ = ["AmortizedNormal", "HierarchicalNormal"]
+__all__ = ["AmortizedBernoulli", "AmortizedCategorical", "AmortizedNormal", "HierarchicalNormal"]

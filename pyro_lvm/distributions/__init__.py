@@ -1,3 +1,8 @@
 """Distributions that models and guides share and Pyro does not have: one file each."""
 
-__all__: list[str] = []
+from pyro_lvm.distributions.straight_through import (
+    StraightThroughBernoulli,
+    StraightThroughOneHotCategorical,
+)
+
+__all__ = ["StraightThroughBernoulli", "StraightThroughOneHotCategorical"]

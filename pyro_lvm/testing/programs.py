@@ -11,6 +11,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import Independent, biject_to
 
 from pyro_lvm.masking import masked_log_prob
 from pyro_lvm.objectives import ELBO
@@ -69,7 +70,8 @@ def check_guide(
     no warnings.
 
     Args:
-        guide: a module with its continuous sites in the plate "data" at dim -1.
+        guide: a module with its sites in the plate "data" at dim -1; a discrete site is made
+            of variables that can be enumerated.
         x: ``(B, ...)`` data, B > 1.
         model: the model it is for; a standard Normal at each of its sites if left out.
         num_draws: draws for the check of the log-probabilities.
@@ -86,9 +88,11 @@ def check_guide(
         model = model or _standard_model(guide, x)
         sites = _sites(guide, x)
         values = {name: site.value for name, site in sites.items()}
-        _check_gradients(guide, ELBO(num_particles=2).differentiable_loss(model, guide, x))
+        objective = ELBO(num_particles=2, gradient="score")  # where there is no path derivative
+        _check_gradients(guide, objective.differentiable_loss(model, guide, x))
         for site in sites.values():
-            _check_density(site, num_draws)
+            check = _check_frequencies if site.fn.support.is_discrete else _check_density
+            check(site, num_draws)
         _check_permutes(guide, x, values)
         _check_state_dict(guide, x, values)
         _check_store()
@@ -189,7 +193,8 @@ def _standard_model(guide: Program, x: Tensor) -> Program:
                 for frame in site.frames:
                     stack.enter_context(_plate(frame))
                 shape = tuple(site.fn.event_shape)
-                normal = dist.Normal(site.value.new_zeros(shape), 1.0)
+                log_prob = site.fn.log_prob(site.value)  # floating, also where draws are integers
+                normal = dist.Normal(log_prob.new_zeros(shape), 1.0)
                 pyro.sample(name, normal.to_event(len(shape)))
 
     return model
@@ -204,11 +209,14 @@ def _check_density(site: Site, num_draws: int) -> None:
     r"""Draws z of a site must give :math:`E[r(z) / q(z)] = 1` for a density r.
 
     r is a Normal fitted to half of the draws and shrunk, so that the ratio, taken over the
-    other half, has little variance.
+    other half, has little variance. A bounded site is checked in unbounded coordinates.
     """
     draws = site.fn((num_draws,)).detach()  # (draws, B, *event)
-    log_q = site.fn.log_prob(draws).detach().double().T
-    fitted, tested = draws.flatten(2).double().transpose(0, 1).chunk(2, 1)  # (B, draws, dims)
+    to_support = biject_to(site.fn.support)
+    free = to_support.inv(draws.double())
+    volume = to_support.log_abs_det_jacobian(free, draws.double())
+    log_q = (site.fn.log_prob(draws).detach().double() + volume).T
+    fitted, tested = free.flatten(2).transpose(0, 1).chunk(2, 1)  # (B, draws, dims)
     centred = fitted - fitted.mean(1, keepdim=True)
     covariance = 0.8 * centred.mT @ centred / fitted.shape[1]
     r = dist.MultivariateNormal(fitted.mean(1, keepdim=True), covariance[:, None])
@@ -219,3 +227,22 @@ def _check_density(site: Site, num_draws: int) -> None:
     found = f"mean ratio {ratio.mean():.3g}"
     where = f"log-probability of draws of site '{site.name}'"
     require(bool(error < limit), where, "that of their distribution", found, hint)
+
+
+def _check_frequencies(site: Site, num_draws: int) -> None:
+    """How often each value of each variable is drawn must be its probability."""
+    draws = site.fn((num_draws,)).detach()
+    variable = site.fn
+    while isinstance(variable, Independent):
+        variable = variable.base_dist
+    support = variable.enumerate_support()  # (values, *batch, *event)
+    probability = variable.log_prob(support).detach().exp()
+    hits = draws == support.unsqueeze(1)  # (values, draws, *batch, *event)
+    hits = hits.reshape(*hits.shape[:2], *variable.batch_shape, -1).all(-1)
+    frequency = hits.to(probability.dtype).mean(1)  # (values, *batch)
+    deviation = (probability * (1 - probability) / num_draws).sqrt()
+    limit = _STANDARD_ERRORS * deviation + 20 / num_draws
+    worst = ((frequency - probability).abs() / limit).max()
+    where = f"frequency of draws of site '{site.name}'"
+    hint = "Compare the distribution's sample with its log_prob."
+    require(bool(worst < 1), where, "its probability", f"{worst:.2g} times the limit", hint)
