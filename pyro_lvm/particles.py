@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_lvm.checks import check_programs, check_site, is_imputed, nonfinite_data, record_checked
 from pyro_lvm.densities import guide_sites, log_prob, log_q_by_route
 from pyro_lvm.enumeration import Enumerator, is_summed_out, sum_out
+from pyro_lvm.errors import PlateError, explain
 from pyro_lvm.layout import Layout, Scale
 from pyro_lvm.tracing import Program, Recorder, Site
 
@@ -195,12 +196,27 @@ def _p_parts(
     p: Recorder, layout: Layout, log_p: Mapping[str, Tensor], scales: Mapping[str, Scale]
 ) -> dict[str, Tensor]:
     """log p by site; those with a summed-out site among them in one, named after them all."""
+    _check_sums(p, layout)
     inside, sums = sum_out(log_p, scales, p.sites, layout.max_plate_nesting)
     alone = {n: term for n, term in log_p.items() if n not in inside}
     parts = {n: layout.fold(t) for n, t in _times(alone, [scales[n] for n in alone]).items()}
     if sums:
         parts[" + ".join(n for n in log_p if n in inside)] = reduce(add, map(layout.fold, sums))
     return parts
+
+
+def _check_sums(p: Recorder, layout: Layout) -> None:
+    for plate in layout.subsampled_inside:
+        for name, site in p.sites.items():
+            if is_summed_out(site) and plate not in {frame.name for frame in site.frames}:
+                raise PlateError(
+                    explain(
+                        f"plate '{plate}'",
+                        f"the summed-out site '{name}' inside it, on a minibatch",
+                        "the site outside it: its sum needs all the data",
+                        f"Pass the full data, or draw '{name}' in the guide, under the ELBO.",
+                    )
+                )
 
 
 def _score_terms(p: Recorder, q: Recorder, log_q: Mapping[str, Tensor]) -> list[Tensor]:

@@ -12,11 +12,9 @@ import torch
 from pyro.poutine.runtime import _PYRO_STACK
 
 from pyro_lvm.checks import nonfinite_data
-from pyro_lvm.enumeration import is_summed_out
 from pyro_lvm.errors import NonFiniteError, ParameterError, PlateError, ProgramError, explain
 from pyro_lvm.nonfinite import describe_nonfinite
 from pyro_lvm.particles import Particles
-from pyro_lvm.tracing import Site
 
 __all__ = [
     "check_arguments",
@@ -122,23 +120,17 @@ def check_subsampling(objective: Any, particles: Particles) -> None:
     layout = particles.layout
     if layout is None or not layout.subsampled_inside:
         return
-    sums = [site for site in particles.model.values() if is_summed_out(site)]
-    around = [n for n in layout.subsampled_inside if any(n not in _plates(s) for s in sums)]
-    if (objective.is_linear or objective.num_particles == 1) and not around:
+    if objective.is_linear or objective.num_particles == 1:
         return
     raise PlateError(
         explain(
-            f"plate '{[*around, *layout.subsampled_inside][0]}'",
+            f"plate '{layout.subsampled_inside[0]}'",
             f"every site inside it, for {type(objective).__name__} with K > 1 on a minibatch",
             "a site outside it: its joint weight needs all the data, and N/B inside a "
             "log-sum-exp is no bound",
             "Use ELBO, or pass the full data, or move the global variable to a parameter.",
         )
     )
-
-
-def _plates(site: Site) -> set[str]:
-    return {frame.name for frame in site.frames}
 
 
 def check_trainable_by_svi() -> None:

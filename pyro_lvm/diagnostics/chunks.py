@@ -125,6 +125,12 @@ class Chunks:
         with torch.no_grad(), self.plates:
             return record(Replicate()(self.model), self.args, self.kwargs, recorder).sites
 
+    def rerun(self, num_draws: int, given: Mapping[str, Tensor]) -> dict[str, Site]:
+        """The model's sites with all its latents ``given``, its data as they are."""
+        recorder = Recorder(num_draws, self.max_plate_nesting, given)
+        with torch.no_grad(), self.plates:
+            return record(self.model, self.args, self.kwargs, recorder).sites
+
     def in_own_plates(
         self, site: Site, value: Tensor, num_draws: int, event_dim: int | None = None
     ) -> Plated:

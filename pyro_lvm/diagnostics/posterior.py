@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.diagnostics.chunks import Chunks, Plated
+from pyro_lvm.diagnostics.discrete import with_discrete_draws
 from pyro_lvm.objectives import ELBO
 from pyro_lvm.particles import Particles
 
@@ -27,6 +28,9 @@ def sample_posterior(
     **kwargs: Any,
 ) -> dict[str, Tensor]:
     """Draw the model's latent variables from the guide, without gradient.
+
+    Discrete sites that the bounds sum out are drawn from their exact posterior given the
+    guide's draws.
 
     Independent draws: their quality is the guide's, which :func:`pyro_lvm.diagnostics.
     pareto_khat` measures; they are not corrected by importance weights.
@@ -61,7 +65,7 @@ def sample_posterior(
     chunks = Chunks(ELBO, model, guide, args, kwargs, num_samples, chunk_size)
     parts = [
         {name: draws.values.to(device) for name, draws in latent_draws(chunks, particles).items()}
-        for particles in chunks
+        for particles in (with_discrete_draws(chunks, drawn) for drawn in chunks)
     ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -76,5 +80,5 @@ def latent_draws(chunks: Chunks, particles: Particles) -> dict[str, Plated]:
 
 
 def _is_helper(name: str, particles: Particles) -> bool:
-    sites = (particles.model[name], particles.guide[name])
+    sites = [program[name] for program in (particles.model, particles.guide) if name in program]
     return name.endswith("_unconstrained") or any(site.is_auxiliary for site in sites)

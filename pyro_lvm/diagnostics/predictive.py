@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_lvm.diagnostics.chunks import Chunks, Plated, is_factor
+from pyro_lvm.diagnostics.discrete import with_discrete_draws
 from pyro_lvm.diagnostics.posterior import latent_draws
 from pyro_lvm.masking import masked_log_prob
 from pyro_lvm.particles import Particles
@@ -27,7 +28,7 @@ def collect(chunks: Chunks, optional: Container[str]) -> dict[str, Draws]:
         optional: which of posterior_predictive, log_likelihood and prior to make too.
     """
     parts: dict[str, dict[str, list[Plated]]] = defaultdict(lambda: defaultdict(list))
-    for particles in chunks:
+    for particles in (with_discrete_draws(chunks, drawn) for drawn in chunks):
         for group, variables in _groups(chunks, particles, optional).items():
             for name, draws in variables.items():
                 parts[group][name].append(Plated(draws.plates, draws.values.cpu()))
@@ -38,7 +39,7 @@ def collect(chunks: Chunks, optional: Container[str]) -> dict[str, Draws]:
         }
         for group, variables in parts.items()
     }
-    observed = observed_data(chunks, chunks.probe)
+    observed = observed_data(chunks, with_discrete_draws(chunks, chunks.probe))
     constant = constant_data(chunks, observed)
     return {**drawn, "observed_data": observed, "constant_data": constant}
 

@@ -97,8 +97,8 @@ class TVO(WeightedObjective):
 
     def _sum(self, log_weights: Tensor, betas: Tensor, widths: Tensor) -> Tensor:
         share = torch.softmax(_against(betas, log_weights) * log_weights, 1)
-        means = (share * log_weights).sum(1)  # (J, *batch)
-        return torch.tensordot(widths, means, 1)
+        means = (share * log_weights).sum(1, keepdim=True)
+        return (_against(widths, log_weights) * means).sum((0, 1))
 
 
 def _against(values: Tensor, log_weights: Tensor) -> Tensor:  # (J, 1, *ones)
