@@ -3,6 +3,13 @@
 from pyro_lvm.guides.amortized_bernoulli import AmortizedBernoulli
 from pyro_lvm.guides.amortized_categorical import AmortizedCategorical
 from pyro_lvm.guides.amortized_normal import AmortizedNormal
+from pyro_lvm.guides.autoregressive import AutoregressiveGuide
 from pyro_lvm.guides.hierarchical_normal import HierarchicalNormal
 
-__all__ = ["AmortizedBernoulli", "AmortizedCategorical", "AmortizedNormal", "HierarchicalNormal"]
+__all__ = [
+    "AmortizedBernoulli",
+    "AmortizedCategorical",
+    "AmortizedNormal",
+    "AutoregressiveGuide",
+    "HierarchicalNormal",
+]
