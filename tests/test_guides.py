@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import pyro_lvm.guides
 from pyro_lvm.errors import DataError, PlateError, ProgramError
-from pyro_lvm.guides import AmortizedNormal, HierarchicalNormal
+from pyro_lvm.guides import AmortizedNormal, AutoregressiveGuide, HierarchicalNormal
 from pyro_lvm.guides.covariance import COVARIANCES
 from pyro_lvm.models import VAE, FactorAnalysis
 from pyro_lvm.objectives import ELBO, IWAE
@@ -30,7 +30,14 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "linear": lambda **k: AmortizedNormal(hidden=(), latent_features=2, **k),
     "three-layers": lambda **k: HierarchicalNormal(latent_features=(4, 3, 2), hidden=(9,), **k),
     "one-layer": lambda **k: HierarchicalNormal(latent_features=3, hidden=(9,), **k),
+    "autoregressive-vectors": lambda **k: AutoregressiveGuide(num_steps=3, latent_features=2, **k),
+    "autoregressive-sites": lambda **k: AutoregressiveGuide(
+        num_steps=3, site="z_{}", latent_features=2, **k
+    ),
     "own-encoder": lambda **k: AmortizedNormal(nn.Linear(64, 7), encoder_features=7, **k),
+    "own-encoder-autoregressive": lambda **k: AutoregressiveGuide(
+        nn.Linear(64, 7), encoder_features=7, num_steps=3, **k
+    ),
     "own-encoder-hierarchical": lambda **k: HierarchicalNormal(
         nn.Linear(64, 7), encoder_features=7, **k
     ),
