@@ -26,9 +26,13 @@ from torch import Tensor
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.tracing import Site
 
-__all__ = ["Enumerator", "is_enumerated", "is_summed_out", "sum_out"]
+__all__ = ["Enumerates", "Enumerator", "is_enumerated", "is_summed_out", "sum_out"]
 
 Scale = float | Tensor
+
+
+class Enumerates(Exception):
+    """A model with sites to sum out was run as one without."""
 
 
 def is_enumerated(site: Site) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyro_lvm import gradients
 from pyro_lvm.annealing import Schedule, annealed_log_weights
+from pyro_lvm.enumeration import Enumerates
 from pyro_lvm.errors import explain
 from pyro_lvm.parameters import allow_local_parameters
 from pyro_lvm.particles import Particles, draw, inspect
@@ -81,6 +82,7 @@ class Objective(PyroELBO):
         self.beta = beta
         self.free_bits = free_bits
         self.step = 0
+        self.enumerates = False
         check_arguments(self)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -188,11 +190,16 @@ class Objective(PyroELBO):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to go on exactly: numbers and tensors only."""
-        return {"step": self.step, "max_plate_nesting": self.max_plate_nesting}
+        return {
+            "step": self.step,
+            "max_plate_nesting": self.max_plate_nesting,
+            "enumerates": self.enumerates,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
         self.max_plate_nesting = state["max_plate_nesting"]
+        self.enumerates = state["enumerates"]
 
     # What gradient estimators call.
 
@@ -225,18 +232,18 @@ class Objective(PyroELBO):
     ) -> Particles:
         if self.max_plate_nesting is None:
             self.max_plate_nesting = inspect(model, guide, args, kwargs)
-        how |= {"num_particles": self.num_particles}
+        how |= {"num_particles": self.num_particles, "enumerate_sites": self.enumerates}
+        nesting = self.max_plate_nesting
         try:
-            particles = draw(
-                model, guide, args, kwargs, max_plate_nesting=self.max_plate_nesting, **how
-            )
+            particles = draw(model, guide, args, kwargs, max_plate_nesting=nesting, **how)
+        except Enumerates:
+            self.enumerates = True
+            return self._draw(model, guide, args, kwargs, **how)
         except PlateCollision:
-            if self._nesting_is_given:
+            if self._nesting_is_given or inspect(model, guide, args, kwargs) == nesting:
                 raise
-            self.max_plate_nesting = inspect(model, guide, args, kwargs)
-            particles = draw(
-                model, guide, args, kwargs, max_plate_nesting=self.max_plate_nesting, **how
-            )
+            self.max_plate_nesting = None
+            return self._draw(model, guide, args, kwargs, **how)
         check_subsampling(self, particles)
         return particles
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_lvm.checks import check_programs, check_site, is_imputed, nonfinite_data, record_checked
 from pyro_lvm.densities import guide_sites, log_prob, log_q_by_route
-from pyro_lvm.enumeration import Enumerator, is_summed_out, sum_out
+from pyro_lvm.enumeration import Enumerates, Enumerator, is_enumerated, is_summed_out, sum_out
 from pyro_lvm.errors import PlateError, explain
 from pyro_lvm.layout import Layout, Scale
 from pyro_lvm.tracing import Program, Recorder, Site
@@ -120,6 +120,7 @@ def draw(
     path_only: bool = False,
     relay: Relay | None = None,
     detach: bool = False,
+    enumerate_sites: bool = False,
 ) -> Particles:
     r"""Run the guide once and the model on its draws, all K particles in one pass.
 
@@ -134,13 +135,20 @@ def draw(
             :math:`\partial_z \log q \cdot \partial_\phi z`; ``log_q_direct`` has the rest.
         relay: an identity put between each reparameterised draw and whatever scores it.
         detach: give the draws no derivative at all.
+        enumerate_sites: sum out the model's sites marked for it.
+
+    Raises:
+        Enumerates: there are such sites, and ``enumerate_sites`` is False.
     """
     nesting = max_plate_nesting
     q = record_checked(guide, args, kwargs, Recorder(num_particles, nesting, detach=detach))
     values = {n: s.value for n, s in q.sites.items() if not s.is_observed}
     passed = {n: relay(v) if relay and v.requires_grad else v for n, v in values.items()}
     recorder = Recorder(num_particles, nesting, passed, q.plates)
-    p = record_checked(Enumerator(nesting, passed)(model), args, kwargs, recorder)
+    program = Enumerator(nesting, passed)(model) if enumerate_sites else model
+    p = record_checked(program, args, kwargs, recorder)
+    if not enumerate_sites and any(is_enumerated(p.sites[n]) for n in p.sites.keys() - values):
+        raise Enumerates
     _check(p, q)
     model_sites = {n: s for n, s in p.sites.items() if not is_imputed(s) or n in values}
     drawn_sites = guide_sites(q.sites, p.sites)
