@@ -32,7 +32,7 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], str, str, str, str]] = {
     "unknown gradient": (
         lambda: IWAE(2, "iwae"),
         "gradient",
-        "'dreg', 'reparam', 'score', 'stl', 'vimco'",
+        "'dreg', 'ovis', 'reparam', 'score', 'stl', 'vimco'",
         "'iwae'",
         "gradient='reparam'",
     ),
