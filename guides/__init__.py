@@ -5,6 +5,7 @@ from pyro_lvm.guides.amortized_categorical import AmortizedCategorical
 from pyro_lvm.guides.amortized_normal import AmortizedNormal
 from pyro_lvm.guides.autoregressive import AutoregressiveGuide
 from pyro_lvm.guides.hierarchical_normal import HierarchicalNormal
+from pyro_lvm.guides.semi_amortized import SemiAmortized
 
 __all__ = [
     "AmortizedBernoulli",
@@ -12,4 +13,5 @@ __all__ = [
     "AmortizedNormal",
     "AutoregressiveGuide",
     "HierarchicalNormal",
+    "SemiAmortized",
 ]

@@ -13,16 +13,27 @@ from torch import Tensor, nn
 
 import pyro_lvm.guides
 from pyro_lvm.errors import DataError, PlateError, ProgramError
-from pyro_lvm.guides import AmortizedNormal, AutoregressiveGuide, HierarchicalNormal
+from pyro_lvm.guides import AmortizedNormal, AutoregressiveGuide, HierarchicalNormal, SemiAmortized
 from pyro_lvm.guides.covariance import COVARIANCES
 from pyro_lvm.models import VAE, FactorAnalysis
 from pyro_lvm.objectives import ELBO, IWAE
+from pyro_lvm.parameters import allow_local_parameters
 from pyro_lvm.testing import ContractError, check_guide, discover
 
 GUIDES = discover("pyro_lvm.guides")
 TWO = {"z1": 3, "z2": 2}
+
+
+def semi_amortized(**options: Any) -> SemiAmortized:
+    """The one guide that has no default: it refines itself under a model."""
+    model = FactorAnalysis(64, 16)
+    allow_local_parameters(model)
+    return SemiAmortized(model, **options)
+
+
 VARIANTS: dict[str, Callable[..., Any]] = {
     **{guide.__name__: guide for guide in GUIDES},
+    "SemiAmortized": semi_amortized,
     "low_rank": lambda **k: AmortizedNormal(covariance="low_rank", rank=2, **k),
     "full": lambda **k: AmortizedNormal(latent_features=5, covariance="full", **k),
     "full-one-dim": lambda **k: AmortizedNormal(latent_features=1, covariance="full", **k),

@@ -43,7 +43,7 @@ LAYERS = (
     "cli",
 )
 PROGRAMS = {"models", "guides"}  # know nothing of how they are trained
-FOUNDATION = {"errors", "nn", "scoring", "distributions"}
+FOUNDATION = {"errors", "nn", "scoring", "distributions", "masking"}
 
 
 def module_name(path: Path) -> str:
