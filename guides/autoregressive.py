@@ -23,8 +23,9 @@ class AutoregressiveGuide(PyroModule):
     .. math:: q(z \mid x) = \prod_{t=0}^{T-1} q(z_t \mid z_0, \dots, z_{t-1}, c_t(x))
 
     A GRU carries the latents drawn so far from step to step, with no limit to how far back
-    they are read, so that posterior correlations of any lag are in the family. An encoder
-    makes the contexts ``c_t`` once a datum, and all particles share them.
+    they are read, so that posterior correlations of any lag are in the family. The latents of
+    one step are independent of each other given those before. An encoder makes the contexts
+    ``c_t`` once a datum, and all particles share them.
 
     With ``site="z"`` all steps are one site of event shape ``(T,)`` or ``(T, L)``, which takes
     one call of the GRU to score. A name with braces, as in ``site="z_{}"``, makes a site a
@@ -32,9 +33,9 @@ class AutoregressiveGuide(PyroModule):
 
     References:
         Gregor, Danihelka, Mnih, Blundell, Wierstra (2014), *Deep autoregressive networks*,
-        arXiv:1310.8499, eq. 6, for latents in order.
+        arXiv:1310.8499, for latents in order.
         Krishnan, Shalit, Sontag (2017), *Structured inference networks for nonlinear state
-        space models*, arXiv:1609.09869, section 4, for recurrent networks over time.
+        space models*, arXiv:1609.09869, for recurrent networks over time.
 
     Args:
         encoder: from a batch of data to ``(B, encoder_features)``, or, for sequences,

@@ -19,7 +19,7 @@ class RecurrentSteps(nn.Module):
 
     References:
         Cho et al. (2014), *Learning phrase representations using RNN encoder-decoder*,
-        arXiv:1406.1078, eq. 5 to 8.
+        arXiv:1406.1078, section 2.3.
 
     Args:
         num_inputs: I, numbers that encode one step's value.

@@ -243,11 +243,15 @@ def test_discrete_sites(family: str, site: str) -> None:
     guide = AutoregressiveGuide(
         in_features=6, num_steps=3, site=site, family=family, num_categories=4, hidden=(9,)
     )
-    trace = pyro.poutine.trace(guide).get_trace(torch.rand(5, 6))
+    x = torch.rand(5, 6)
+    trace = pyro.poutine.trace(guide).get_trace(x)
     trace.compute_log_prob()
     names = ["z"] if site == "z" else ["z_0", "z_1", "z_2"]
     assert [n for n in trace.nodes if n.startswith("z")] == names
-    sum(trace.nodes[n]["log_prob"].sum() for n in names).backward()
+    total = sum(trace.nodes[n]["log_prob"] for n in names)
+    value = torch.stack([trace.nodes[n]["value"] for n in names], -1).reshape(5, 3)
+    torch.testing.assert_close(total, guide.posterior(x).log_prob(value))
+    total.sum().backward()
     assert all(bool(p.grad.isfinite().all() & p.grad.any()) for p in guide.parameters())
 
 

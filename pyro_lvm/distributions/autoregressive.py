@@ -49,7 +49,7 @@ class Autoregressive(TorchDistribution):
 
     References:
         Gregor, Danihelka, Mnih, Blundell, Wierstra (2014), *Deep autoregressive networks*,
-        arXiv:1310.8499, eq. 6.
+        arXiv:1310.8499.
         Uria, Côté, Gregor, Murray, Larochelle (2016), *Neural autoregressive distribution
         estimation*, arXiv:1605.02226, eq. 1.
 
