@@ -1,7 +1,15 @@
 """Generative models: one file each, one line here."""
 
 from pyro_lvm.models.factor_analysis import FactorAnalysis
+from pyro_lvm.models.linear_regression import BayesianLinearRegression
+from pyro_lvm.models.logistic_regression import BayesianLogisticRegression
 from pyro_lvm.models.probabilistic_pca import ProbabilisticPCA
 from pyro_lvm.models.vae import VAE
 
-__all__ = ["VAE", "FactorAnalysis", "ProbabilisticPCA"]
+__all__ = [
+    "VAE",
+    "BayesianLinearRegression",
+    "BayesianLogisticRegression",
+    "FactorAnalysis",
+    "ProbabilisticPCA",
+]

@@ -7,23 +7,21 @@ from collections.abc import Sequence
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import constraints
-from pyro.nn import PyroModule, PyroParam
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_lvm.distributions.likelihoods import Likelihood, as_likelihood
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.nn import (
     MLP,
     ConditionalNormal,
     Hidden,
     as_batch,
-    check_choice,
     check_size,
     data_plate,
     diagonal_normal,
     hidden_by_layer,
     named_sizes,
-    positive_scale,
     widen,
 )
 
@@ -33,7 +31,7 @@ __all__ = ["VAE"]
 class VAE(PyroModule):
     r"""Deep latent Gaussian model: networks from the top latent layer down to the data.
 
-    .. math:: z_L \sim N(0, I), \quad z_l \mid z_{l+1} \sim N(m_l(z_{l+1}),
+    .. math:: z_L \sim p(z_L), \quad z_l \mid z_{l+1} \sim N(m_l(z_{l+1}),
         \mathrm{diag}(s_l(z_{l+1})^2)), \quad x \mid z_1 \sim p(\cdot; f(z_1))
 
     One layer has the latent site "z"; several have "z1" (next to the data), "z2", ... The
@@ -48,16 +46,21 @@ class VAE(PyroModule):
         in_features: size of a datum, D.
         latent_features: size of the latent layer, or sizes of several, from the data upwards.
         hidden: hidden sizes of every network, or one tuple of them for each layer.
-        likelihood: "bernoulli" for data in {0, 1}, or "gaussian".
-        noise: scale of the Gaussian: "feature", one parameter a feature, or "network", a
+        likelihood: "bernoulli", "gaussian", "negative_binomial" or "poisson", or a
+            :class:`~pyro_lvm.distributions.Likelihood` of D columns, such as
+            ``CategoricalLikelihood(D, num_classes=3)`` or a ``MixedLikelihood``.
+        noise: scale of "gaussian": "feature", one parameter a feature, or "network", a
             second output of the decoder.
-        decoder: from ``(*, latent)`` to ``(*, D)``, or ``(*, 2 D)`` with ``noise="network"``;
-            it must take any number of left dims. An MLP if left out.
+        decoder: from ``(*, latent)`` to ``(*, likelihood.num_outputs)``: D, or ``2 D`` with
+            ``noise="network"``; it must take any number of left dims. An MLP if left out.
+        prior: of the top layer: a module whose ``forward()`` gives a distribution of batch
+            shape ``()`` and event shape ``(latent,)``; the standard Normal if left out.
         data_mean: ``(D,)`` mean of the training data, for the start of the MLP's output bias.
         num_data: N, if batches are parts of the data; the plate then scales by N/B.
 
     Raises:
-        ProgramError: an unknown choice or a size below 1; ``data_mean`` beside ``decoder``.
+        ProgramError: an unknown choice, a size below 1, a likelihood or prior of another size;
+            ``data_mean`` beside ``decoder``.
         DataError: ``x`` has another number of features, or no rows.
 
     Example:
@@ -69,7 +72,6 @@ class VAE(PyroModule):
         (torch.Size([5, 64]), torch.Size([3, 5]))
     """
 
-    noise_scale: Tensor
     _origin: Tensor
 
     def __init__(
@@ -77,34 +79,28 @@ class VAE(PyroModule):
         in_features: int = 64,
         latent_features: int | Sequence[int] = 16,
         hidden: Hidden = (200, 200),
-        likelihood: str = "bernoulli",
+        likelihood: str | Likelihood = "bernoulli",
         *,
         noise: str = "feature",
         decoder: nn.Module | None = None,
+        prior: nn.Module | None = None,
         data_mean: Tensor | None = None,
         num_data: int | None = None,
     ) -> None:
         super().__init__(name=type(self).__name__)
-        check_choice("likelihood", likelihood, ("bernoulli", "gaussian"))
-        check_choice("noise", noise, ("feature", "network"))
         self.in_features = check_size("in_features", in_features)
         self.latent_features = named_sizes(latent_features)
         self.num_data = num_data if num_data is None else check_size("num_data", num_data)
-        self.likelihood = likelihood
-        self.noise = noise
+        self.likelihood = as_likelihood(likelihood, in_features, noise)
+        self.prior = prior
         sizes = list(self.latent_features.values())
         self.register_buffer("_origin", torch.zeros(sizes[-1]), persistent=False)
         first, *others = hidden_by_layer(hidden, len(sizes))
-        out_features = in_features * (2 if self._has_noise_output else 1)
-        self.decoder = decoder or MLP(sizes[0], out_features, first)
-        self.priors = nn.ModuleList(
+        self.decoder = decoder or MLP(sizes[0], self.likelihood.num_outputs, first)
+        self.layers = nn.ModuleList(
             ConditionalNormal(above, below, layer)
             for below, above, layer in zip(sizes[:-1], sizes[1:], others, strict=True)
         )
-        if likelihood == "gaussian" and noise == "feature":
-            self.noise_scale = PyroParam(  # type: ignore[assignment]
-                torch.ones(in_features), constraint=constraints.positive
-            )
         if data_mean is not None:
             self._start_at(data_mean)
 
@@ -119,26 +115,28 @@ class VAE(PyroModule):
         plate = data_plate(size) if x is None else data_plate(len(x), self.num_data, like=x)
         *lower, top = self.latent_features
         with plate:
-            z = pyro.sample(top, diagonal_normal(self._origin, 1.0))
-            for name, prior in zip(reversed(lower), reversed(self.priors), strict=True):
-                z = pyro.sample(name, prior(z))
+            z = pyro.sample(top, self._top_prior())
+            for name, layer in zip(reversed(lower), reversed(self.layers), strict=True):
+                z = pyro.sample(name, layer(z))
             drawn: Tensor = pyro.sample("x", self.decode(z), obs=x)
         return drawn
 
     def decode(self, z: Tensor) -> dist.TorchDistribution:
         """The distribution of ``x`` given the lowest latent ``(*, latent)``: batch ``(*,)``."""
-        output = widen(self.decoder(z))
-        if self.likelihood == "bernoulli":
-            pixels: dist.TorchDistribution = dist.Bernoulli(logits=output).to_event(1)
-            return pixels
-        if not self._has_noise_output:
-            return diagonal_normal(output, self.noise_scale)
-        loc, raw = output.chunk(2, -1)
-        return diagonal_normal(loc, positive_scale(raw))
+        columns = self.likelihood(widen(self.decoder(z)))
+        row: dist.TorchDistribution = columns.to_event(1)
+        return row
 
-    @property
-    def _has_noise_output(self) -> bool:
-        return self.likelihood == "gaussian" and self.noise == "network"
+    def _top_prior(self) -> dist.TorchDistribution:
+        if self.prior is None:
+            return diagonal_normal(self._origin, 1.0)
+        prior: dist.TorchDistribution = self.prior()
+        if prior.batch_shape or prior.event_shape != self._origin.shape:
+            expected = f"batch shape () and event shape {tuple(self._origin.shape)}"
+            found = f"{tuple(prior.batch_shape)} and {tuple(prior.event_shape)}"
+            hint = "Give it the size of the top latent layer, and .to_event(1)."
+            raise ProgramError(explain("prior", expected, found, hint))
+        return prior
 
     def _start_at(self, data_mean: Tensor) -> None:
         if not isinstance(self.decoder, MLP):
@@ -150,7 +148,5 @@ class VAE(PyroModule):
             hint = "Pass data.mean(0)."
             expected = f"{self.in_features} means"
             raise ProgramError(explain("data_mean", expected, str(len(start)), hint))
-        if self.likelihood == "bernoulli":
-            start = torch.logit(start, eps=1e-3)
         with torch.no_grad():
-            self.decoder.bias[: self.in_features] = start
+            self.decoder.bias.copy_(self.likelihood.start(start))

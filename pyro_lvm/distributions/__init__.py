@@ -1,7 +1,16 @@
 """Distributions that models and guides share and Pyro does not have: one file each."""
 
 from pyro_lvm.distributions.autoregressive import Autoregressive, StepNetwork
+from pyro_lvm.distributions.categorical import CategoricalLikelihood
 from pyro_lvm.distributions.entries import Entries
+from pyro_lvm.distributions.likelihoods import (
+    BernoulliLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
+)
+from pyro_lvm.distributions.mixed import Columns, MixedLikelihood
 from pyro_lvm.distributions.straight_through import (
     StraightThroughBernoulli,
     StraightThroughOneHotCategorical,
@@ -9,7 +18,15 @@ from pyro_lvm.distributions.straight_through import (
 
 __all__ = [
     "Autoregressive",
+    "BernoulliLikelihood",
+    "CategoricalLikelihood",
+    "Columns",
     "Entries",
+    "GaussianLikelihood",
+    "Likelihood",
+    "MixedLikelihood",
+    "NegativeBinomialLikelihood",
+    "PoissonLikelihood",
     "StepNetwork",
     "StraightThroughBernoulli",
     "StraightThroughOneHotCategorical",

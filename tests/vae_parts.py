@@ -1,0 +1,31 @@
+"""Parts of a VAE that several tests build it from."""
+
+import torch
+from pyro.distributions import Normal, TorchDistribution
+from torch import nn
+
+from pyro_lvm.distributions import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    GaussianLikelihood,
+    MixedLikelihood,
+    PoissonLikelihood,
+)
+
+
+def mixed() -> MixedLikelihood:
+    """Six columns: two real, one count, one of three classes, two binary."""
+    real, count = GaussianLikelihood(2), PoissonLikelihood(1)
+    return MixedLikelihood([real, count, CategoricalLikelihood(1, 3), BernoulliLikelihood(2)])
+
+
+class LearnedNormal(nn.Module):
+    """A prior to be trained."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(features))
+        self.log_scale = nn.Parameter(torch.zeros(features))
+
+    def forward(self) -> TorchDistribution:
+        return Normal(self.loc, self.log_scale.exp()).to_event(1)
