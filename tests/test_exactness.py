@@ -78,7 +78,7 @@ def test_elbo_is_its_closed_form(oracle, x) -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_exact_posterior_gives_log_evidence(cls, num_particles, seed, oracle, x) -> None:
     pyro.set_rng_seed(seed)
-    bound = cls(num_particles).bound(oracle.model, oracle.exact_guide, x)
+    bound = cls(max(num_particles, cls.min_particles)).bound(oracle.model, oracle.exact_guide, x)
     assert bound.shape == (N,)
     torch.testing.assert_close(bound, oracle.log_evidence(x), atol=1e-6, rtol=0)
 
@@ -117,7 +117,7 @@ def test_bounds_rise_with_particles_and_fall_with_alpha(oracle, x) -> None:
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
 @pytest.mark.parametrize("random", [True, False], ids=["subsample_size", "subsample"])
 def test_ten_percent_subsample_has_the_full_mean(cls, random, oracle, x) -> None:
-    """The scaled bound of minibatches averages to the full one, below log p(x)."""
+    """The scaled bound of minibatches averages to the full one, below log p(x) if from below."""
     objective = cls(10)
 
     def plated(rows, plate: dict):
@@ -133,13 +133,18 @@ def test_ten_percent_subsample_has_the_full_mean(cls, random, oracle, x) -> None
             index = torch.randperm(N)[:size]
             plate = {"subsample_size": size} if random else {"subsample": index}
             programs = [plated(rows(oracle), plate) for rows in (rows_model, rows_guide)]
-            values.append(-objective.loss(*programs))
+            values.append(summed_bound(objective, *programs))
         return torch.tensor(values)
 
-    (mean, e1), (whole, e2) = mean_and_error(bounds(1000, N // 10)), mean_and_error(bounds(200, N))
+    (mean, e1), (whole, e2) = mean_and_error(bounds(300, N // 10)), mean_and_error(bounds(60, N))
     assert abs(mean - whole) < 4 * (e1**2 + e2**2) ** 0.5
-    assert mean < oracle.log_evidence(x).sum() + 4 * e1
+    assert mean < oracle.log_evidence(x).sum() + 4 * e1 or not objective.is_bound
     assert e1 < 0.02 * abs(whole)
+
+
+def summed_bound(objective: Objective, *programs) -> float:
+    """The scaled bound of all data, which ``loss`` has with its sign turned if from below."""
+    return objective.loss(*programs) * (1.0 if objective.is_upper else -1.0)
 
 
 def rows_model(oracle: LinearGaussian):
@@ -187,12 +192,12 @@ def test_nested_subsampled_plates_have_the_full_mean(cls, oracle, x) -> None:
 
     def losses(outer: dict, inner: dict, count: int) -> Tensor:
         programs = [nested(oracle, x, r(oracle), outer, inner) for r in (rows_model, rows_guide)]
-        return torch.tensor([-objective.loss(*programs) for _ in range(count)])
+        return torch.tensor([summed_bound(objective, *programs) for _ in range(count)])
 
-    small, full = losses({"subsample_size": 4}, {"subsample_size": 2}, 1000), losses({}, {}, 200)
+    small, full = losses({"subsample_size": 4}, {"subsample_size": 2}, 300), losses({}, {}, 60)
     (mean, e1), (whole, e2) = mean_and_error(small), mean_and_error(full)
     assert abs(mean - whole) < 4 * (e1**2 + e2**2) ** 0.5
-    assert mean < oracle.log_evidence(x).sum() + 4 * e1
+    assert mean < oracle.log_evidence(x).sum() + 4 * e1 or not objective.is_bound
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
