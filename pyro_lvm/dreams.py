@@ -49,7 +49,8 @@ def dream_log_q(
             as a view.
 
     Raises:
-        ProgramError: no argument is what a site observes, or the model cannot be drawn from.
+        ProgramError: no argument is what a site observes, the model cannot be drawn from, or
+            the guide cannot score what it did not draw.
     """
     with torch.no_grad():
         asleep = Recorder(None, max_plate_nesting)
@@ -60,6 +61,7 @@ def dream_log_q(
     latents = {n: s.value for n, s in p.sites.items() if n not in data}
     q = record_checked(guide, args, kwargs, Recorder(None, max_plate_nesting, latents, p.plates))
     check_programs({n: s for n, s in p.sites.items() if n in latents}, q.sites)
+    _check_densities(q.sites)
     sites = guide_sites(q.sites, p.sites)
     layout = Layout.of([*p.sites.values(), *sites.values()], max_plate_nesting)
     scales = layout.inner[len(p.sites) :]
@@ -77,6 +79,20 @@ def _check_generative(data: Mapping[str, Site]) -> None:
                     "a model whose data can be drawn, for a sleep phase",
                     "a factor" if site.is_factor else "a part of a site with obs_mask",
                     "Use ReweightedWakeSleep with insomnia=1, which has no sleep phase.",
+                )
+            )
+
+
+def _check_densities(guide: Mapping[str, Site]) -> None:
+    for name, site in guide.items():
+        if site.is_auxiliary or site.is_delta:
+            raise ProgramError(
+                explain(
+                    f"site '{name}'",
+                    "a guide that scores latents it did not draw, for a sleep phase",
+                    "an auxiliary site" if site.is_auxiliary else "a Delta",
+                    "Use a guide with a density for each latent site, or ReweightedWakeSleep "
+                    "with insomnia=1.",
                 )
             )
 
@@ -115,12 +131,19 @@ def _holder(site: Site, named: Mapping[Any, Any]) -> Any:
 
 
 def _shares(view: Tensor, whole: Tensor) -> bool:
+    """Whether ``view`` is ``whole``, dense in memory, or lies within it."""
     same = view.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
     dense = torch.empty_like(whole).stride() == whole.stride() and 0 not in view.stride()
-    return same and dense and view.dtype == whole.dtype
+    first = _offset(view, whole)
+    steps = zip(view.shape, view.stride(), strict=True)
+    last = first + sum((size - 1) * stride for size, stride in steps)
+    return same and dense and view.dtype == whole.dtype and 0 <= first <= last < whole.numel()
 
 
 def _view_like(view: Tensor, whole: Tensor, copy: Tensor) -> Tensor:
     """The part of ``copy`` that ``view`` is of ``whole``."""
-    offset = view.storage_offset() - whole.storage_offset()
-    return copy.as_strided(view.shape, view.stride(), offset)
+    return copy.as_strided(view.shape, view.stride(), _offset(view, whole))
+
+
+def _offset(view: Tensor, whole: Tensor) -> int:
+    return view.storage_offset() - whole.storage_offset()

@@ -29,7 +29,10 @@ __all__ = ["Coefficients", "WeightedObjective"]
 
 
 class Coefficients(NamedTuple):
-    """Weights ``(K, *batch)`` of the ascent direction, None for zero; ``model`` is >= 0."""
+    """Weights ``(K, *batch)`` of the ascent direction, None for zero.
+
+    ``model`` is >= 0 wherever ``path`` is not None.
+    """
 
     model: Tensor
     path: Tensor | None = None

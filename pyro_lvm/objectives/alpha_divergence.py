@@ -76,14 +76,19 @@ class AlphaDivergence(WeightedObjective):
         return descend_alpha_divergence(log_weights, self.alpha, self.gradient)
 
 
-def descend_alpha_divergence(log_weights: Tensor, alpha: float, gradient: str) -> Coefficients:
-    """Weights that ascend the evidence in the model and descend the divergence in the guide."""
+def descend_alpha_divergence(
+    log_weights: Tensor, alpha: float, gradient: str, rate: float = 1.0
+) -> Coefficients:
+    """Weights that ascend the evidence in the model and descend the divergence in the guide.
+
+    ``rate`` multiplies those of the guide.
+    """
     model = torch.softmax(log_weights, 0)
     count = log_weights.shape[0]
-    unbias = count / (count - 1)
+    unbiased = rate * count / (count - 1)
     share = torch.softmax(alpha * log_weights, 0)
     if gradient == "dreg":
-        return Coefficients(model, path=unbias * share * (1.0 - share))
+        return Coefficients(model, path=unbiased * share * (1.0 - share))
     if alpha == 0.0:
-        return Coefficients(model, score=(log_weights - log_weights.mean(0)) / (count - 1))
-    return Coefficients(model, score=unbias * (share - 1.0 / count) / alpha)
+        return Coefficients(model, score=unbiased * (log_weights - log_weights.mean(0)) / count)
+    return Coefficients(model, score=unbiased * (share - 1.0 / count) / alpha)

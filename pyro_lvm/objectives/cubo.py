@@ -72,4 +72,6 @@ class CUBO(WeightedObjective):
         return log_mean_exp(self.order * log_weights) / self.order
 
     def coefficients(self, log_weights: Tensor) -> Coefficients:
-        return descend_alpha_divergence(log_weights, self.order, self.gradient)
+        """The bound's gradient is order - 1 times that which the divergence descends."""
+        order = self.order
+        return descend_alpha_divergence(log_weights, order, self.gradient, rate=order - 1.0)

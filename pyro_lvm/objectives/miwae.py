@@ -76,6 +76,8 @@ class MIWAE(Objective):
     def bound_of_others(self, log_weights: Tensor) -> Tensor:
         """The mean of all groups' bounds, the k-th draw's by the others of its group."""
         groups = grouped(log_weights, self.num_groups)  # (L, M, *batch)
+        if len(groups) == 1:  # the ELBO: a group has no others, so other groups stand in
+            return gradients.bound_of_others(lambda weights: weights.mean(0), log_weights)
         own = log_mean_exp(groups)
         change = gradients.bound_of_others(log_mean_exp, groups) - own
         return (own.mean(0) + change / self.num_groups).transpose(0, 1).flatten(0, 1)
