@@ -1,6 +1,9 @@
 """Generative models: one file each, one line here."""
 
 from pyro_lvm.models.factor_analysis import FactorAnalysis
+from pyro_lvm.models.gaussian_mixture import GaussianMixture
+from pyro_lvm.models.hidden_markov import HiddenMarkov
+from pyro_lvm.models.linear_gaussian_ssm import LinearGaussianSSM
 from pyro_lvm.models.linear_regression import BayesianLinearRegression
 from pyro_lvm.models.logistic_regression import BayesianLogisticRegression
 from pyro_lvm.models.probabilistic_pca import ProbabilisticPCA
@@ -11,5 +14,8 @@ __all__ = [
     "BayesianLinearRegression",
     "BayesianLogisticRegression",
     "FactorAnalysis",
+    "GaussianMixture",
+    "HiddenMarkov",
+    "LinearGaussianSSM",
     "ProbabilisticPCA",
 ]

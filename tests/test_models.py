@@ -21,6 +21,9 @@ from pyro_lvm.models import (
     BayesianLinearRegression,
     BayesianLogisticRegression,
     FactorAnalysis,
+    GaussianMixture,
+    HiddenMarkov,
+    LinearGaussianSSM,
     ProbabilisticPCA,
 )
 from pyro_lvm.objectives import ELBO
@@ -32,6 +35,9 @@ MODELS = discover("pyro_lvm.models")
 REGRESSIONS = {BayesianLinearRegression, BayesianLogisticRegression}
 VARIANTS: dict[str, Callable[..., Any]] = {
     **{model.__name__: model for model in MODELS if model not in REGRESSIONS},
+    "GaussianMixture-enumerated": lambda **k: GaussianMixture(enumerate_latents=True, **k),
+    "HiddenMarkov-categorical": lambda **k: HiddenMarkov(3, "categorical", num_symbols=5, **k),
+    "LinearGaussianSSM-two-steps": lambda **k: LinearGaussianSSM(2, 1, num_steps=2, **k),
     "VAE-gaussian": lambda **k: VAE(6, 3, (8,), "gaussian", **k),
     "VAE-gaussian-network": lambda **k: VAE(6, 3, (8,), "gaussian", noise="network", **k),
     "VAE-two-layers": lambda **k: VAE(6, (4, 2), [(8,), (7,)], **k),
@@ -44,6 +50,7 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "VAE-mixed": lambda **k: VAE(6, 3, (8,), mixed(), **k),
     "VAE-prior": lambda **k: VAE(6, (3, 2), (8,), prior=LearnedNormal(2), **k),
 }
+ROWS = {name: make for name, make in VARIANTS.items() if name != "HiddenMarkov-categorical"}
 every_variant = pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS)
 linear_gaussian = pytest.mark.parametrize("model_class", [FactorAnalysis, ProbabilisticPCA])
 
@@ -62,10 +69,11 @@ def test_contract(make: Callable[..., Any], dtype: torch.dtype) -> None:
 def test_minibatch_is_scaled(make: Callable[..., Any]) -> None:
     model = make(num_data=40)
     x = model(size=4).detach()
-    nodes = pyro.poutine.trace(model).get_trace(x).nodes
-    assert {float(nodes[name]["scale"]) for name in [*model.latent_features, "x"]} == {10.0}
+    trace = pyro.poutine.trace(model).get_trace(x)
+    names = {*trace.stochastic_nodes, *trace.observation_nodes} - {"data"}
+    assert {float(trace.nodes[name]["scale"]) for name in names} == {10.0}
     with pytest.raises(PlateError, match="num_data: expected at least the batch size 41"):
-        model(x[:1].repeat(41, 1))
+        model(x[:1].expand(41, *x.shape[1:]))
 
 
 @every_variant
@@ -78,10 +86,20 @@ def test_any_kind_of_number_is_data(make: Callable[..., Any], wrap: Callable[...
 
 
 @every_variant
-@pytest.mark.parametrize("shape", [(3,), (4, 5), (0, 6)])
-def test_data_of_another_shape(make: Callable[..., Any], shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("change", [lambda x: x[0], lambda x: x[:0], lambda x: x.unsqueeze(-1)])
+def test_data_of_another_shape(make: Callable[..., Any], change: Callable[..., Any]) -> None:
+    model = make()
     with pytest.raises(DataError, match="x: expected"):
-        make()(torch.zeros(shape))
+        model(change(model(size=4)))
+
+
+@pytest.mark.parametrize("make", ROWS.values(), ids=ROWS)
+def test_data_of_another_number_of_features(make: Callable[..., Any]) -> None:
+    model = make()
+    x = model(size=4)
+    for wrong in (x[..., 1:], torch.cat([x, x], -1)):
+        with pytest.raises(DataError, match=r"(?s)x: expected .* Check in_features"):
+            model(wrong)
 
 
 @every_variant
@@ -91,7 +109,16 @@ def test_log_probabilities_are_wide_under_autocast(make: Callable[..., Any]) -> 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         trace = pyro.poutine.trace(model).get_trace(x)
         trace.compute_log_prob()
-    assert trace.nodes["x"]["log_prob"].dtype == torch.float32
+    scored = [trace.nodes[name] for name in trace.observation_nodes]
+    assert {str(site["log_prob"].dtype) for site in scored} == {"torch.float32"}
+
+
+@every_variant
+def test_the_data_are_sites_named_x(make: Callable[..., Any]) -> None:
+    model = make()
+    observed = pyro.poutine.trace(model).get_trace(model(size=4)).observation_nodes
+    steps = [f"x_{t}" for t in range(len(observed))]  # where a step is a site
+    assert observed in (["x"], steps)
 
 
 def test_instances_share_no_parameter_when_local() -> None:
@@ -328,6 +355,23 @@ def test_a_planted_fault_is_found(fault: type[Model], message: str) -> None:
         check_model(fault())
 
 
-def test_a_model_without_its_data_site_is_found() -> None:
-    with pytest.raises(ContractError, match=r"model: expected a site 'y', got \['x', 'z'\]"):
-        check_model(Model(), observed="y")
+class Deaf(Model):
+    def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
+        return super().forward(size=size if x is None else len(x))
+
+
+class Mute(Model):
+    def forward(self, x: Tensor | None = None, *, size: int = 1) -> None:  # type: ignore[override]
+        super().forward(x, size=size)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (Deaf, r"model: expected a site that observes x, got \['x', 'z'\]"),
+        (Mute, "model: expected 6 data returned, got None"),
+    ],
+)
+def test_a_model_that_does_not_pass_on_its_data_is_found(fault: type[Model], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        check_model(fault())

@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, biject_to
+from torch.nn.functional import one_hot
 
 from pyro_lvm.masking import masked_log_prob
 from pyro_lvm.objectives import ELBO
@@ -28,20 +29,18 @@ _ROUNDING = 1e-4  # of float32 sums over features and networks
 _STANDARD_ERRORS = 6  # a chance of 2e-9 a number, over hundreds of numbers
 
 
-def check_model(
-    model: nn.Module, *, size: int = 6, num_draws: int = 2000, observed: str = "x"
-) -> None:
-    """Check a model of independent data, ``model(x=None, *, size=1)``.
+def check_model(model: nn.Module, *, size: int = 6, num_draws: int = 2000) -> None:
+    """Check a model of independent data, ``model(x=None, *, size=1)``, which returns ``x``.
 
     Prior-predictive shapes and mean; one log-probability a datum, for any left dims of the
     latent sites; data that permute; a gradient for every parameter; ``state_dict``; an empty
     parameter store; no warnings.
 
     Args:
-        model: a module with its sites in the plate "data" at dim -1.
+        model: a module with its sites in the plate "data" at dim -1: latent ones, and those
+            that observe ``x``, which may be one for each step of a sequence.
         size: data to draw for all checks but that of the mean.
         num_draws: data to draw for that of the mean.
-        observed: name of the observed site.
 
     Raises:
         ContractError: the first thing that does not hold.
@@ -51,7 +50,9 @@ def check_model(
         >>> check_model(FactorAnalysis(in_features=3, latent_features=2))
     """
     with strict(model):
-        x, latent = _prior_draw(model, size, observed)
+        x, sites = _prior_draw(model, size)
+        observed = _check_observed(model, x)
+        latent = {name: site.value.detach() for name, site in sites.items() if name not in observed}
         _check_prior_mean(model, num_draws, observed)
         _check_left_dims(model, x, latent, size)
         _check_permutes(model, x, latent)
@@ -111,24 +112,50 @@ def _log_prob(program: Program, x: Tensor, values: Values) -> Tensor:  # (*left,
     return sum(terms, torch.zeros_like(terms[0]))
 
 
-def _prior_draw(model: Program, size: int, observed: str) -> tuple[Tensor, dict[str, Tensor]]:
-    sites = _sites(model, size=size)
+def _prior_draw(model: Program, size: int) -> tuple[Tensor, dict[str, Site]]:
+    """Data and the sites they were drawn at."""
+    returned: list[Any] = []
+    sites = _sites(lambda: returned.append(model(size=size)))
+    x = returned[0]
     hint = "Draw it in plate 'data', and return it."
-    require(observed in sites, "model", f"a site '{observed}'", sorted(sites), hint)
-    x = sites.pop(observed).value.detach()
-    require(len(x) == size, f"site '{observed}'", f"{size} data", tuple(x.shape), hint)
-    require(bool(x.isfinite().all()), f"site '{observed}'", "finite draws", "others", hint)
-    return x, {name: site.value.detach() for name, site in sites.items()}
+    is_data = isinstance(x, Tensor) and x.dim() > 0 and len(x) == size
+    found = tuple(x.shape) if isinstance(x, Tensor) else x
+    require(is_data, "model", f"{size} data returned", found, hint)
+    require(bool(x.isfinite().all()), "data drawn from the prior", "finite ones", "others", hint)
+    return x.detach(), sites
 
 
-def _check_prior_mean(model: Program, num_draws: int, observed: str) -> None:
-    site = _sites(model, size=num_draws)[observed]
-    error = (site.value - site.fn.mean).detach()
-    limit = _STANDARD_ERRORS * error.std(0) / num_draws**0.5 + 1e-5
-    worst = (error.mean(0).abs() / limit).max()
+def _check_observed(model: Program, x: Tensor) -> list[str]:
+    """The sites that observe ``x``: some, and nothing of ``x`` is drawn anew."""
+    returned: list[Any] = []
+    sites = _sites(lambda: returned.append(model(x)))
+    observed = [name for name, site in sites.items() if site.is_observed]
+    hint = "Pass the data to the site by obs=x."
+    require(bool(observed), "model", "a site that observes x", sorted(sites), hint)
+    require(torch.equal(returned[0], x), "model(x)", "x returned", "other values", hint)
+    return observed
+
+
+def _check_prior_mean(model: Program, num_draws: int, observed: list[str]) -> None:
+    sites = _sites(model, size=num_draws)
     hint = "Compare the distribution's rsample with its mean."
-    where = f"prior-predictive mean of '{observed}'"
-    require(bool(worst < 1), where, "the distribution's", f"{worst:.2g} times the limit", hint)
+    for name in observed:
+        require(name in sites, "model drawing x", f"a site '{name}'", sorted(sites), hint)
+        error = _deviation(sites[name])
+        limit = _STANDARD_ERRORS * error.std(0) / num_draws**0.5 + 1e-5
+        worst = (error.mean(0).abs() / limit).max()
+        where, found = f"prior-predictive mean of '{name}'", f"{worst:.2g} times the limit"
+        require(bool(worst < 1), where, "the distribution's", found, hint)
+
+
+def _deviation(site: Site) -> Tensor:
+    """Of each draw from the mean; of each symbol's indicator, where symbols have no mean."""
+    value: Tensor = site.value
+    mean: Tensor = site.fn.mean
+    if isinstance(site.fn, dist.Categorical):
+        mean = site.fn.probs
+        value = one_hot(value.long(), mean.shape[-1])
+    return (value - mean).detach()
 
 
 def _check_left_dims(model: Program, x: Tensor, latent: Values, size: int) -> None:
