@@ -10,6 +10,7 @@ from pyro_lvm.distributions.likelihoods import (
     NegativeBinomialLikelihood,
     PoissonLikelihood,
 )
+from pyro_lvm.distributions.linear_gaussian_chain import LinearGaussianChain
 from pyro_lvm.distributions.mixed import Columns, MixedLikelihood
 from pyro_lvm.distributions.straight_through import (
     StraightThroughBernoulli,
@@ -24,6 +25,7 @@ __all__ = [
     "Entries",
     "GaussianLikelihood",
     "Likelihood",
+    "LinearGaussianChain",
     "MixedLikelihood",
     "NegativeBinomialLikelihood",
     "PoissonLikelihood",
