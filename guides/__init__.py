@@ -2,6 +2,7 @@
 
 from pyro_lvm.guides.amortized_bernoulli import AmortizedBernoulli
 from pyro_lvm.guides.amortized_categorical import AmortizedCategorical
+from pyro_lvm.guides.amortized_flow import AmortizedFlow
 from pyro_lvm.guides.amortized_normal import AmortizedNormal
 from pyro_lvm.guides.autoregressive import AutoregressiveGuide
 from pyro_lvm.guides.hierarchical_normal import HierarchicalNormal
@@ -10,6 +11,7 @@ from pyro_lvm.guides.semi_amortized import SemiAmortized
 __all__ = [
     "AmortizedBernoulli",
     "AmortizedCategorical",
+    "AmortizedFlow",
     "AmortizedNormal",
     "AutoregressiveGuide",
     "HierarchicalNormal",

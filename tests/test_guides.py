@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 import pyro_lvm.guides
 from pyro_lvm.errors import DataError, PlateError, ProgramError
-from pyro_lvm.guides import AmortizedNormal, AutoregressiveGuide, HierarchicalNormal, SemiAmortized
+from pyro_lvm.guides import (
+    AmortizedFlow,
+    AmortizedNormal,
+    AutoregressiveGuide,
+    HierarchicalNormal,
+    SemiAmortized,
+)
 from pyro_lvm.guides.covariance import COVARIANCES
 from pyro_lvm.models import VAE, FactorAnalysis
 from pyro_lvm.objectives import ELBO, IWAE
@@ -49,6 +55,7 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "own-encoder-autoregressive": lambda **k: AutoregressiveGuide(
         nn.Linear(64, 7), encoder_features=7, num_steps=3, **k
     ),
+    "own-encoder-flow": lambda **k: AmortizedFlow(nn.Linear(64, 7), encoder_features=7, **k),
     "own-encoder-hierarchical": lambda **k: HierarchicalNormal(
         nn.Linear(64, 7), encoder_features=7, **k
     ),
