@@ -3,6 +3,7 @@
 from pyro_lvm.distributions.autoregressive import Autoregressive, StepNetwork
 from pyro_lvm.distributions.categorical import CategoricalLikelihood
 from pyro_lvm.distributions.entries import Entries
+from pyro_lvm.distributions.flow import ConditionalFlow, FlowDistribution
 from pyro_lvm.distributions.likelihoods import (
     BernoulliLikelihood,
     GaussianLikelihood,
@@ -22,7 +23,9 @@ __all__ = [
     "BernoulliLikelihood",
     "CategoricalLikelihood",
     "Columns",
+    "ConditionalFlow",
     "Entries",
+    "FlowDistribution",
     "GaussianLikelihood",
     "Likelihood",
     "LinearGaussianChain",
