@@ -258,6 +258,26 @@ def test_minibatch_is_scaled(model_class: Callable[..., Any]) -> None:
 
 
 @both
+def test_minibatches_average_to_the_whole(model_class: Callable[..., Any]) -> None:
+    """At the same draw of the weights, the ELBO of all data is the mean over the batches."""
+    model = model_class(num_data=20)
+    x, y = pairs(model, 20)
+
+    def guide(*rows: Tensor) -> None:
+        if isinstance(model, BayesianLinearRegression):
+            model.exact_guide(x, y)
+        else:
+            pyro.sample("weights", model.laplace(x, y))
+
+    def elbo(rows: slice) -> float:
+        pyro.set_rng_seed(3)
+        return ELBO().loss(model, guide, x[rows], y[rows])
+
+    batches = [elbo(slice(first, first + 5)) for first in range(0, 20, 5)]
+    assert sum(batches) / 4 == pytest.approx(elbo(slice(None)), rel=1e-12)
+
+
+@both
 @pytest.mark.parametrize("wrap", [Tensor.float, Tensor.long, np.asarray, Tensor.tolist])
 def test_any_kind_of_number_is_data(
     model_class: Callable[..., Any], wrap: Callable[..., Any]

@@ -67,12 +67,21 @@ class Columns(TorchDistribution):
         return self._joined(part.sample(sample_shape) for part in self._parts)
 
     def log_prob(self, value: Tensor) -> Tensor:  # (*batch,)
-        """Of each number, in nats; each family checks its own."""
-        values = value.split(self._lengths, -1)
-        return self._joined(log_prob(part, v) for part, v in zip(self._parts, values, strict=True))
+        """Of each number, in nats.
 
-    def __repr__(self) -> str:
-        return f"Columns({', '.join(map(repr, self._parts))})"
+        Raises:
+            ValueError: a family cannot have a value of its columns, which are counted from 0.
+        """
+        values = zip(self._parts, value.split(self._lengths, -1), strict=True)
+        scores: list[Tensor] = []
+        for part, numbers in values:
+            try:
+                scores.append(log_prob(part, numbers))
+            except ValueError as error:
+                first = sum(self._lengths[: len(scores)])
+                last = first + part.batch_shape[-1] - 1
+                raise ValueError(f"in columns {first} to {last}: {error}") from error
+        return self._joined(scores)
 
     @property
     def _lengths(self) -> list[int]:
@@ -88,7 +97,7 @@ class MixedLikelihood(Likelihood):
 
     References:
         Nazabal, Olmos, Ghahramani, Valera (2018), *Handling incomplete heterogeneous data
-        using VAEs*, arXiv:1807.03653, section 3.
+        using VAEs*, arXiv:1807.03653.
 
     Args:
         parts: one for each group of neighbouring columns.
