@@ -32,8 +32,9 @@ class AmortizedBernoulli(AmortizedDiscrete):
     ====================  ==============================================================
 
     With straight-through draws "reparam" and "stl" have one mean for the ELBO, as the score
-    that "stl" leaves out has mean 0. "dreg" rests on an identity that they do not obey: for
-    K > 1 it has a bias of its own on top.
+    that "stl" leaves out has mean 0. For K > 1 "dreg" has another mean than "reparam", since
+    the identity between them holds for true path derivatives only; of the two biases its own
+    was by far the smaller where a test measures both.
 
     References:
         Mnih, Gregor (2014), *Neural variational inference and learning in belief networks*,

@@ -137,7 +137,8 @@ class SemiAmortized(PyroModule):
         draws = self._by_site(loc + scale * noise)  # (J, B, size) each
         with poutine.block():  # out of sight of whoever runs the guide
             trace = poutine.trace(poutine.condition(self._used[0], draws)).get_trace(x)
-        terms = [_log_prob(trace.nodes[name]) for name in trace.observation_nodes]
+        sites = [trace.nodes[name] for name in trace.observation_nodes]
+        terms = [_log_prob(site) for site in sites if not site["infer"].get("_deterministic")]
         return sum((term.sum(-1).mean() for term in terms), start=scale.log().sum())
 
     def _by_site(self, whole: Tensor) -> dict[str, Tensor]:
@@ -145,6 +146,7 @@ class SemiAmortized(PyroModule):
         return dict(zip(self.latent_features, parts, strict=True))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SemiAmortized:
+        """What ``to``, ``cuda`` and ``double`` do: to the model as well."""
         model = self._used[0]
         if isinstance(model, nn.Module):
             model._apply(fn, recurse)

@@ -124,6 +124,18 @@ class Filled(nn.Module):
         return x.nan_to_num()
 
 
+def test_deterministic_sites_add_nothing() -> None:
+    inner = factor_analysis(3)
+
+    def model(x: Tensor) -> None:
+        pyro.deterministic("size", torch.tensor(len(x)))
+        inner(x)
+
+    x = torch.randn(4, 6)
+    with_site, without = (guide_of(m).posterior(x)["z"] for m in (model, inner))
+    torch.testing.assert_close(with_site.mean, without.mean)
+
+
 def test_several_sites() -> None:
     model = VAE(6, (3, 2), hidden=(9,), likelihood="gaussian")
     guide, x = guide_of(model, {"z1": 3, "z2": 2}), torch.randn(4, 6)
@@ -180,6 +192,23 @@ def test_gradient_past_the_steps_is_that_of_a_constant_shift(float64: torch.dtyp
     expected = torch.autograd.grad(loss_at(model, shifted, x, IWAE(4)), leaves)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
+
+
+def test_dreg_has_the_mean_of_reparam(float64: torch.dtype) -> None:
+    """For the encoder and, through the steps, for the model; 500 copies of a datum a replicate."""
+    model = factor_analysis(2)
+    guide, x = guide_of(model, 2, num_steps=2), torch.randn(1, 6).expand(500, 6)
+    leaves = [model.loading, guide.encoding.head.bias]
+
+    def gradients(gradient: str) -> Tensor:
+        losses = [IWAE(5, gradient).differentiable_loss(model, guide, x) for _ in range(60)]
+        rows = [torch.autograd.grad(loss / len(x), leaves) for loss in losses]
+        return torch.stack([torch.cat([slope.flatten() for slope in row]) for row in rows])
+
+    plain, path = gradients("reparam"), gradients("dreg")
+    error = ((plain.var(0) + path.var(0)) / len(plain)).sqrt()
+    assert error.max() < 0.02 * plain.mean(0).norm()
+    assert ((plain.mean(0) - path.mean(0)).abs() / error).max() < 5.5
 
 
 @pytest.mark.parametrize(("through", "reaches"), [(True, True), (False, False)])
