@@ -137,7 +137,7 @@ class SemiAmortized(PyroModule):
         draws = self._by_site(loc + scale * noise)  # (J, B, size) each
         with poutine.block():  # out of sight of whoever runs the guide
             trace = poutine.trace(poutine.condition(self._used[0], draws)).get_trace(x)
-        sites = [trace.nodes[name] for name in trace.observation_nodes]
+        sites: list[Any] = [trace.nodes[name] for name in trace.observation_nodes]
         terms = [_log_prob(site) for site in sites if not site["infer"].get("_deterministic")]
         return sum((term.sum(-1).mean() for term in terms), start=scale.log().sum())
 
