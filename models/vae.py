@@ -54,7 +54,8 @@ class VAE(PyroModule):
         decoder: from ``(*, latent)`` to ``(*, likelihood.num_outputs)``: D, or ``2 D`` with
             ``noise="network"``; it must take any number of left dims. An MLP if left out.
         prior: of the top layer: a module whose ``forward()`` gives a distribution of batch
-            shape ``()`` and event shape ``(latent,)``; the standard Normal if left out.
+            shape ``()`` and event shape ``(latent,)``, such as ``ConditionalFlow(latent)``; the
+            standard Normal if left out.
         data_mean: ``(D,)`` mean of the training data, for the start of the MLP's output bias.
         num_data: N, if batches are parts of the data; the plate then scales by N/B.
 

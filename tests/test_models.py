@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vae_parts import LearnedNormal, mixed
 
 import pyro_lvm.models
-from pyro_lvm.distributions import CategoricalLikelihood
+from pyro_lvm.distributions import CategoricalLikelihood, ConditionalFlow
 from pyro_lvm.errors import DataError, PlateError, ProgramError, PyroLVMError
 from pyro_lvm.guides import AmortizedNormal
 from pyro_lvm.models import (
@@ -49,6 +49,7 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "VAE-poisson": lambda **k: VAE(6, 3, (8,), "poisson", **k),
     "VAE-mixed": lambda **k: VAE(6, 3, (8,), mixed(), **k),
     "VAE-prior": lambda **k: VAE(6, (3, 2), (8,), prior=LearnedNormal(2), **k),
+    "VAE-prior-flow": lambda **k: VAE(6, 3, (8,), prior=ConditionalFlow(3), **k),
 }
 ROWS = {name: make for name, make in VARIANTS.items() if name != "HiddenMarkov-categorical"}
 every_variant = pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS)
@@ -318,7 +319,22 @@ class Shifted(Model):
         return ShiftedNormal(z @ self.weight, self.scale)
 
 
+class Symbols(Model):
+    def decode(self, z: Tensor) -> dist.TorchDistribution:
+        return dist.Categorical(logits=(z @ self.weight)[..., None] * self.scale)
+
+
+class ShiftedSymbols(Model):
+    def decode(self, z: Tensor) -> dist.TorchDistribution:
+        return ShiftedCategorical(logits=(z @ self.weight)[..., None] * self.scale)
+
+
 NO_SIZE = torch.Size()
+
+
+class ShiftedCategorical(dist.Categorical):
+    def sample(self, sample_shape: torch.Size = NO_SIZE) -> Tensor:
+        return (super().sample(sample_shape) + 1) % 3
 
 
 class ShiftedNormal(dist.Normal):
@@ -336,8 +352,9 @@ class Forgetful(Model):
         return dist.Normal(z @ self.weight, self.scale + self.calls)
 
 
-def test_a_right_model_passes() -> None:
-    check_model(Model())
+@pytest.mark.parametrize("right", [Model, Symbols])
+def test_a_right_model_passes(right: type[Model]) -> None:
+    check_model(right())
 
 
 @pytest.mark.parametrize(
@@ -347,6 +364,7 @@ def test_a_right_model_passes() -> None:
         (Pooled, "permuted data: expected permuted log-probabilities"),
         (OneParticle, "model: expected the same for each particle alone"),
         (Shifted, "prior-predictive mean of 'x': expected the distribution's"),
+        (ShiftedSymbols, "prior-predictive mean of 'x': expected the distribution's"),
         (Forgetful, "expected the same for each particle alone"),
     ],
 )
