@@ -1,8 +1,8 @@
 r"""Kalman filter and smoother of a chain :math:`z` of which :math:`y_t = H z_t + N(0, I)` is seen.
 
-In square-root form: a covariance is kept as a root :math:`W`, :math:`P = W W^\top`, and no two
-covariances are subtracted, so that it stays positive in float32. Covariances do not depend on
-the data and are computed once for a whole batch.
+In square-root form: a covariance :math:`P = W W^\top` is kept as its root W, and roots are joined
+by QR decompositions. No covariance is formed or subtracted, so that float32 keeps its digits where
+scales differ much. Covariances do not depend on the data: once for a whole batch.
 
 References:
     Kalman (1960), *A new approach to linear filtering and prediction problems*, J. Basic Eng. 82.
@@ -83,7 +83,7 @@ def smoother(prior: LinearGaussianChain, filtered: Filtered) -> LinearGaussianCh
 
 
 def triangular_root(*roots: Tensor) -> Tensor:
-    """The lower triangular root of a sum of covariances, given a root ``(*, L, L)`` of each."""
+    """The lower triangular root of a sum of covariances, given a root ``(*, L, M)`` of each."""
     upper: Tensor = torch.linalg.qr(torch.cat([root.mT for root in roots], -2)).R
     signs = upper.diagonal(dim1=-2, dim2=-1).sign()
     return (upper * signs.unsqueeze(-1)).mT
@@ -107,9 +107,8 @@ def _update(predicted: Tensor, root: Tensor, seen: Tensor, y: Tensor) -> Filtere
 def _observe(root: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     r"""Root of the covariance once :math:`H z + N(0, I)` is seen, :math:`W G^{-\top}`, and G.
 
-    :math:`G G^\top = I + (HW)^\top HW`, whose eigenvalues are 1 or more.
+    G is triangular, with :math:`G G^\top = I + (HW)^\top HW`, which is never formed.
     """
-    image = seen @ root
-    identity = torch.eye(root.shape[-1]).to(root)
-    gram = torch.linalg.cholesky(identity + image.mT @ image)
+    identity = torch.eye(root.shape[-1]).to(root).expand_as(root)
+    gram = triangular_root(identity, (seen @ root).mT)
     return torch.linalg.solve_triangular(gram, root.mT, upper=False).mT, gram

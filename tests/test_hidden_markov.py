@@ -11,6 +11,7 @@ from pyro.infer import TraceEnum_ELBO
 from torch import Tensor
 
 from pyro_lvm.errors import DataError, ProgramError, PyroLVMError
+from pyro_lvm.guides import AutoregressiveGuide
 from pyro_lvm.models import HiddenMarkov
 from pyro_lvm.objectives import ELBO, IWAE
 
@@ -131,6 +132,17 @@ def test_enumerated_by_our_objectives(objective, emission) -> None:
 def test_a_guide_that_draws_the_states_comes_first() -> None:
     model = drawn(enumerate_latents=True)
     check_exact_guide(model, data(model))
+
+
+def test_an_autoregressive_guide_fits_the_model() -> None:
+    """Its bound has the sites' names and plates, and is below the evidence."""
+    model = drawn()
+    x = model(size=200).detach()
+    guide = AutoregressiveGuide(
+        in_features=2, num_steps=None, site="z_{}", family="categorical", num_categories=STATES
+    )
+    exact, bound = model.log_evidence(x).mean(), IWAE(200).bound(model, guide, x).mean()
+    assert exact - 1.0 < bound < exact
 
 
 # Errors.

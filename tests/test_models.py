@@ -321,12 +321,15 @@ class Shifted(Model):
 
 class Symbols(Model):
     def decode(self, z: Tensor) -> dist.TorchDistribution:
-        return dist.Categorical(logits=(z @ self.weight)[..., None] * self.scale)
+        return dist.Categorical(logits=self.logits(z))
+
+    def logits(self, z: Tensor) -> Tensor:
+        return (z @ self.weight)[..., None] * self.scale * torch.arange(3)
 
 
-class ShiftedSymbols(Model):
+class ShiftedSymbols(Symbols):
     def decode(self, z: Tensor) -> dist.TorchDistribution:
-        return ShiftedCategorical(logits=(z @ self.weight)[..., None] * self.scale)
+        return ShiftedCategorical(logits=self.logits(z) + torch.arange(3))
 
 
 NO_SIZE = torch.Size()

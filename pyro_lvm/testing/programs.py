@@ -152,8 +152,9 @@ def _deviation(site: Site) -> Tensor:
     """Of each draw from the mean; of each symbol's indicator, where symbols have no mean."""
     value: Tensor = site.value
     mean: Tensor = site.fn.mean
-    if isinstance(site.fn, dist.Categorical):
-        mean = site.fn.probs
+    variable = _variable(site)
+    if isinstance(variable, dist.Categorical):
+        mean = variable.probs
         value = one_hot(value.long(), mean.shape[-1])
     return (value - mean).detach()
 
@@ -259,9 +260,7 @@ def _check_density(site: Site, num_draws: int) -> None:
 def _check_frequencies(site: Site, num_draws: int) -> None:
     """How often each value of each variable is drawn must be its probability."""
     draws = site.fn((num_draws,)).detach()
-    variable = site.fn
-    while isinstance(variable, Independent):
-        variable = variable.base_dist
+    variable = _variable(site)
     support = variable.enumerate_support()  # (values, *batch, *event)
     probability = variable.log_prob(support).detach().exp()
     hits = draws == support.unsqueeze(1)  # (values, draws, *batch, *event)
@@ -273,3 +272,11 @@ def _check_frequencies(site: Site, num_draws: int) -> None:
     where = f"frequency of draws of site '{site.name}'"
     hint = "Compare the distribution's sample with its log_prob."
     require(bool(worst < 1), where, "its probability", f"{worst:.2g} times the limit", hint)
+
+
+def _variable(site: Site) -> Any:
+    """The distribution without its declared event dims."""
+    variable = site.fn
+    while isinstance(variable, Independent):
+        variable = variable.base_dist
+    return variable
