@@ -47,6 +47,14 @@ def kalman_filter(prior: LinearGaussianChain, seen: Tensor, y: Tensor) -> Filter
         prior: of z, batch shape ``()`` and event shape ``(T, L)``.
         seen: H, ``(D, L)``.
         y: ``(B, T, D)`` data in units of their noise.
+
+    Example:
+        One step of a standard Normal, seen as 2 with noise of scale 1.
+
+        >>> prior = LinearGaussianChain(torch.zeros(1, 1), torch.ones(0, 1, 1), torch.ones(1, 1, 1))
+        >>> filtered = kalman_filter(prior, torch.ones(1, 1), torch.full((1, 1, 1), 2.0))
+        >>> filtered.mean.flatten(), filtered.root.square().flatten()
+        (tensor([1.]), tensor([0.5000]))
     """
     (first, *shifts), (start, *noises) = prior.offset, prior.scale_tril
     seen_first, *others = y.unbind(1)
