@@ -144,13 +144,15 @@ def test_expanding_runs_no_network(family: str) -> None:
 @every_family
 def test_draws_are_consistent_under_autocast(family: str) -> None:
     """Value and density in float32: rounding of the inverse, not bfloat16's 0.01."""
-    flow = bent(4, 3, family)
+    flow, context = bent(4, 3, family), torch.randn(20, 3).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        q = flow(torch.randn(20, 3).bfloat16())
+        q = flow(context)
         draw = q()
-        scores = q.log_prob(draw), q.log_prob(draw.clone())
-    assert {draw.dtype, scores[0].dtype, scores[1].dtype} == {torch.float32}
-    torch.testing.assert_close(*scores, atol=1e-4, rtol=1e-4)
+        again, other = q.log_prob(draw), q.log_prob(draw.clone())
+    exact = flow(context.float()).log_prob(draw)
+    assert {draw.dtype, again.dtype, other.dtype} == {torch.float32}
+    torch.testing.assert_close(again, exact, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(other, exact, atol=1e-4, rtol=1e-4)
 
 
 def test_importing_leaves_argument_checks_on() -> None:
@@ -262,26 +264,24 @@ class Curved(PyroModule):
 
 
 def mean_gradient(model: Any, guide: Any, objective: Objective) -> tuple[Tensor, Tensor]:
-    """Mean and standard error over 60 replicates of 200 data each."""
+    """Mean and standard error over 100 replicates of 200 data each."""
     x = torch.full((200,), 0.5)
     draws = []
-    for _ in range(60):
+    for _ in range(100):
         loss = objective.differentiable_loss(model, guide, x) / len(x)
         draws.append(torch.cat([g.flatten() for g in gradients(loss, guide)]))
     sample = torch.stack(draws)
     return sample.mean(0), sample.std(0) / len(sample) ** 0.5
 
 
-@pytest.mark.parametrize(
-    ("family", "num_sites"), [("iaf", 1), ("maf", 1), ("nsf", 1), ("insf", 1), ("iaf", 2)]
-)
+@pytest.mark.parametrize(("family", "num_sites"), [("iaf", 1), ("maf", 1), ("nsf", 1), ("iaf", 2)])
 @pytest.mark.parametrize(
     "make", [lambda gradient: ELBO(1, gradient), lambda gradient: IWAE(5, gradient)]
 )
 def test_estimators_have_one_mean(
     make: Callable[[str], Objective], family: str, num_sites: int, float64: Any
 ) -> None:
-    """Path gradients against the plain one: 5.5 standard errors over some 300 numbers."""
+    """Path gradients against the plain one: 5.5 standard errors over 42 to 442 numbers."""
     model, guide = Curved(num_sites), Bent(family, num_sites)
     plain, error = mean_gradient(model, guide, make("reparam"))
     for gradient in ("stl", "dreg") if isinstance(make("reparam"), ELBO) else ("dreg",):
@@ -361,7 +361,7 @@ def test_closes_the_gap_of_a_diagonal_normal(float64: Any) -> None:
     assert gap < 0.1 * diagonal_gap
 
 
-@pytest.mark.parametrize("family", ["iaf", "insf"])
+@pytest.mark.parametrize("family", ["iaf", pytest.param("insf", marks=pytest.mark.slow)])
 def test_beats_any_normal_on_a_curved_posterior(family: str, float64: Any) -> None:
     """x = z2 + z1^2 + noise; KL(q || posterior) in nats by quadrature."""
 

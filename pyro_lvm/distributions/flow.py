@@ -109,11 +109,11 @@ class ConditionalFlow(nn.Module):
     "insf"  spline, inverse  1                     ``features``
     ======  ===============  ====================  ======================
 
-    Passes are of each layer's network, one after the other. Scoring its own draw takes a
-    flow none, so the inverse ones are for guides under a plain gradient, the others for
-    priors and for path gradients. A layer's affine maps scale by 1e-3 to 1e3. Its splines
-    are rational-quadratic, with 8 bins over [-5, 5] in standardised units; outside they are
-    the identity, so what tails there are come from the Normal.
+    Passes are of each layer's network, one after the other, and all are kept for the
+    backward. Scoring its own draw takes a flow none, so the inverse ones are for guides
+    under a plain gradient, the others for priors and for path gradients. A layer's affine
+    maps scale by 1e-3 to 1e3. Its splines are rational-quadratic, with 8 bins over [-5, 5]
+    in standardised units; outside they are the identity, so tails are those of a Normal.
 
     References:
         Papamakarios, Pavlakou, Murray (2017), *Masked autoregressive flow for density
@@ -185,7 +185,10 @@ class ConditionalFlow(nn.Module):
                     "Make it with the size of the context, as in context_features=64.",
                 )
             )
-        return FlowDistribution(self.flow(None if context is None else widen(context)))
+        if context is None:
+            return FlowDistribution(self.flow())
+        with _without_autocast(context):
+            return FlowDistribution(self.flow(widen(context)))
 
 
 def _without_autocast(like: Tensor) -> torch.autocast:
