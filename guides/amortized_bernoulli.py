@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_lvm.distributions.straight_through import StraightThroughBernoulli
-from pyro_lvm.guides.amortized_discrete import AmortizedDiscrete
+from pyro_lvm.guides.amortized_discrete import AmortizedDiscrete, Variables
 
 __all__ = ["AmortizedBernoulli"]
 
@@ -47,7 +47,8 @@ class AmortizedBernoulli(AmortizedDiscrete):
     Args:
         encoder: from a batch of data to ``(B, encoder_features)``; an MLP if left out.
         in_features: size of a datum, for the MLP; a given encoder takes rows of any shape.
-        latent_features: number of variables of the site "z", or numbers by site.
+        latent_features: number of variables of the site "z", or numbers by site; None for a
+            site that is one variable and has no dim for it, as in ``{"c": None}``.
         hidden: hidden sizes of the MLP; none at all makes the log-odds linear.
         draw: "exact", "relaxed" or "straight_through".
         temperature: above 0, of relaxed and straight-through draws.
@@ -74,7 +75,7 @@ class AmortizedBernoulli(AmortizedDiscrete):
         encoder: nn.Module | None = None,
         *,
         in_features: int = 64,
-        latent_features: int | Mapping[str, int] = 16,
+        latent_features: Variables = 16,
         hidden: Sequence[int] = (200, 200),
         draw: str = "exact",
         temperature: float = 0.5,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_lvm.distributions.straight_through import StraightThroughOneHotCategorical
 from pyro_lvm.errors import ProgramError, explain
-from pyro_lvm.guides.amortized_discrete import AmortizedDiscrete
+from pyro_lvm.guides.amortized_discrete import AmortizedDiscrete, Variables
 from pyro_lvm.nn import check_size
 
 __all__ = ["AmortizedCategorical"]
@@ -44,7 +44,8 @@ class AmortizedCategorical(AmortizedDiscrete):
     Args:
         encoder: from a batch of data to ``(B, encoder_features)``; an MLP if left out.
         in_features: size of a datum, for the MLP; a given encoder takes rows of any shape.
-        latent_features: number of variables of the site "z", or numbers by site.
+        latent_features: number of variables of the site "z", or numbers by site; None for a
+            site that is one variable and has no dim for it, as in ``{"c": None}``.
         num_categories: of each variable, C.
         hidden: hidden sizes of the MLP; none at all makes the logits linear.
         draw: "exact", "relaxed" or "straight_through".
@@ -65,6 +66,9 @@ class AmortizedCategorical(AmortizedDiscrete):
         torch.Size([5, 2, 3])
         >>> AmortizedCategorical(**sizes, one_hot=False)(torch.zeros(5, 6))["z"].shape
         torch.Size([5, 2])
+        >>> sizes |= {"latent_features": {"c": None}}
+        >>> AmortizedCategorical(**sizes, one_hot=False)(torch.zeros(5, 6))["c"].shape
+        torch.Size([5])
     """
 
     def __init__(
@@ -72,7 +76,7 @@ class AmortizedCategorical(AmortizedDiscrete):
         encoder: nn.Module | None = None,
         *,
         in_features: int = 64,
-        latent_features: int | Mapping[str, int] = 4,
+        latent_features: Variables = 4,
         num_categories: int = 10,
         hidden: Sequence[int] = (200, 200),
         draw: str = "exact",

@@ -16,7 +16,9 @@ from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.guides.encoding import Encoding
 from pyro_lvm.nn import check_choice, check_size, data_plate, named_sizes
 
-__all__ = ["AmortizedDiscrete"]
+__all__ = ["AmortizedDiscrete", "Variables"]
+
+Variables = int | None | Mapping[str, int | None]
 
 
 class AmortizedDiscrete(PyroModule):
@@ -27,7 +29,8 @@ class AmortizedDiscrete(PyroModule):
         encoder_features: size of a given encoder's output.
         in_features: size of a datum, for the MLP.
         hidden: hidden sizes of the MLP.
-        latent_features: number of variables of the site "z", or numbers by site.
+        latent_features: number of variables of the site "z", or numbers by site; None for a
+            site that is one variable, of no event dim of its own.
         logits_shape: of one variable's logits.
         draw: "exact", "relaxed" or "straight_through".
         temperature: of relaxed and straight-through draws.
@@ -40,7 +43,7 @@ class AmortizedDiscrete(PyroModule):
         encoder_features: int | None,
         in_features: int,
         hidden: Sequence[int],
-        latent_features: int | Mapping[str, int],
+        latent_features: Variables,
         logits_shape: tuple[int, ...],
         draw: str,
         temperature: float,
@@ -48,7 +51,7 @@ class AmortizedDiscrete(PyroModule):
     ) -> None:
         super().__init__(name=type(self).__name__)
         check_choice("draw", draw, ("exact", "relaxed", "straight_through"))
-        self.latent_features = named_sizes(latent_features)
+        self.latent_features = _named(latent_features)
         self.logits_shape = logits_shape
         self.draw = draw
         self.temperature = _check_temperature(temperature)
@@ -71,13 +74,27 @@ class AmortizedDiscrete(PyroModule):
         outputs = self.encoding(x).split(self._num_outputs, -1)
         sites = zip(self.latent_features.items(), outputs, strict=True)
         return {
-            name: self.variables(logits.unflatten(-1, (size, *self.logits_shape))).to_event(1)
+            name: self._site(() if size is None else (size,), logits)
             for (name, size), logits in sites
         }
 
+    def _site(self, shape: tuple[int, ...], outputs: Tensor) -> dist.TorchDistribution:
+        logits = outputs.reshape(*outputs.shape[:-1], *shape, *self.logits_shape)
+        site: dist.TorchDistribution = self.variables(logits).to_event(len(shape))
+        return site
+
     @property
     def _num_outputs(self) -> list[int]:
-        return [size * prod(self.logits_shape) for size in self.latent_features.values()]
+        one = prod(self.logits_shape)
+        return [one if size is None else size * one for size in self.latent_features.values()]
+
+
+def _named(latent_features: Variables) -> dict[str, int | None]:
+    """Numbers of variables by site, by the naming rule of all guides."""
+    by_name = latent_features if isinstance(latent_features, Mapping) else {"z": latent_features}
+    sizes = {name: size for name, size in by_name.items() if size is not None}
+    checked = named_sizes(sizes) if sizes or not by_name else {}
+    return {name: checked.get(name) for name in by_name}
 
 
 def _check_temperature(temperature: float) -> float:

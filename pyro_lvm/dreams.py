@@ -146,4 +146,4 @@ def _view_like(view: Tensor, whole: Tensor, copy: Tensor) -> Tensor:
 
 
 def _offset(view: Tensor, whole: Tensor) -> int:
-    return view.storage_offset() - whole.storage_offset()
+    return int(view.storage_offset() - whole.storage_offset())

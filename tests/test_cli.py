@@ -98,6 +98,10 @@ def test_resume_goes_on_to_the_same_end(tmp_path: Path) -> None:
         "--model.name FactorAnalysis --guide.options.covariance full "
         "--data.options.binarization null --objective.gradient reparam",
         "--objective.name Renyi --objective.options.alpha 2 --objective.gradient vimco",
+        "--objective.name MIWAE --objective.num_particles 6 --objective.options.num_groups 3",
+        "--objective.name ReweightedWakeSleep --objective.gradient score",
+        "--guide.name SemiAmortized --guide.options.num_steps 2",
+        "--model.options.likelihood gaussian --data.name concrete",
     ],
 )
 def test_other_programs_train(tmp_path: Path, choice: str) -> None:
@@ -173,6 +177,7 @@ def test_pair_plot_shows_the_dims_that_vary() -> None:
     [
         ("fit --objective.name IWEA", "Did you mean 'IWAE'?"),
         ("fit --model.name VEA", "models: expected one of"),
+        ("fit --model.name BayesianLinearRegression", "model.name: expected a model with latents"),
         ("fit --guide.options.rnak 2", "options of AmortizedNormal: expected some of"),
         ("fit --data.name digit", "data set: expected one of"),
         ("fit --objective.gradient slt", "gradient: expected one of"),

@@ -368,6 +368,18 @@ def test_contract_of_relaxed_vectors() -> None:
     check_guide(guide.double(), torch.rand(4, 64, dtype=torch.float64))
 
 
+def test_a_site_that_is_one_variable() -> None:
+    """The guide of a mixture: one integer a datum, with no dim for it; and one bit."""
+    guide = AmortizedCategorical(
+        in_features=3, latent_features={"c": None}, num_categories=5, one_hot=False
+    )
+    x = torch.randn(4, 3)
+    assert guide(x)["c"].shape == (4,)
+    assert guide.posterior(x)["c"].event_shape == ()
+    check_guide(guide, x)
+    check_guide(AmortizedBernoulli(in_features=3, latent_features=None), x)
+
+
 class Stuck(dist.Bernoulli):  # type: ignore[misc]
     """Draws 1 less often than it says."""
 

@@ -19,6 +19,8 @@ from training_job import FEATURES, Guide, Model, data, job, programs
 import pyro_lvm
 from pyro_lvm import FitResult, fit
 from pyro_lvm.errors import DataError, NonFiniteError, ParameterError, PlateError, PyroLVMError
+from pyro_lvm.guides import AmortizedNormal
+from pyro_lvm.models import FactorAnalysis
 from pyro_lvm.objectives import ELBO, IWAE
 from pyro_lvm.training import Callback, TrainingState
 from pyro_lvm.training.loader import Batch, Batches
@@ -169,6 +171,15 @@ def test_all_forms_of_data_give_the_same_run() -> None:
     forms = [x, x.numpy(), (x,), [x], {"x": x}, Rows(x), TensorDataset(x)]
     histories = [train(x=form).history for form in forms]
     assert all(history == histories[0] for history in histories)
+
+
+def test_data_drawn_from_a_model_carry_no_graph() -> None:
+    """They depend on its parameters, and a second step would go through a freed graph."""
+    model = FactorAnalysis(3, 1)
+    guide = AmortizedNormal(in_features=3, latent_features=1, hidden=(4,))
+    x = model(size=8)
+    assert x.requires_grad
+    fit(model, guide, x, ELBO(), max_steps=2, batch_size=None, progress=False)
 
 
 def test_a_dataloader_keeps_its_batches_and_is_reproducible() -> None:

@@ -14,6 +14,7 @@ from pyro_lvm.cli.catalog import build
 from pyro_lvm.cli.configs import ObjectiveConfig, RunConfig
 from pyro_lvm.cli.evaluation import Evaluation, evaluate
 from pyro_lvm.data import DataSplits, load
+from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.objective import Objective
 from pyro_lvm.training import FitResult, fit
 
@@ -58,10 +59,15 @@ class Plan:
             hidden=config.model.hidden,
             data_mean=rows.mean(0),
         )
+        if not hasattr(model, "latent_features"):
+            known = repr(config.model.name)
+            hint = "Use pyro_lvm.fit in Python, or model.name=VAE here."
+            raise PyroLVMError(explain("model.name", "a model with latents a row", known, hint))
         guide = build(
             "guides",
             config.guide.name,
             config.guide.options,
+            model=model,
             in_features=rows.shape[1],
             latent_features=model.latent_features,
             hidden=config.guide.hidden,

@@ -93,7 +93,7 @@ def _subset(dataset: Dataset[Any], indices: list[int]) -> Dataset[Any]:
 
 def _as_tensors(data: Data, name: str) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor]:
     if isinstance(data, Tensor | np.ndarray):
-        return torch.as_tensor(data)
+        return _constant(data)
     items = data.values() if isinstance(data, Mapping) else data
     is_group = isinstance(data, Mapping | tuple | list)
     if not is_group or not items or not all(isinstance(i, Tensor | np.ndarray) for i in items):
@@ -106,8 +106,13 @@ def _as_tensors(data: Data, name: str) -> Tensor | tuple[Tensor, ...] | dict[str
             )
         )
     if isinstance(data, Mapping):
-        return {key: torch.as_tensor(value) for key, value in data.items()}
-    return tuple(torch.as_tensor(value) for value in data)
+        return {key: _constant(value) for key, value in data.items()}
+    return tuple(_constant(value) for value in data)
+
+
+def _constant(value: Any) -> Tensor:
+    """As a tensor without the graph it may come with, as data drawn from a model do."""
+    return torch.as_tensor(value).detach()
 
 
 def _describe(data: Data) -> str:
