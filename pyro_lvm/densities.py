@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -67,15 +67,16 @@ def log_q_by_route(
     q: Recorder,
     model: Sites,
     passed: Mapping[str, Tensor],
+    without: Container[str] = (),
 ) -> dict[str, Routes]:
     """Per site, log q at the values ``passed``, its path and its direct derivative apart.
 
     Scoring at ``z.detach()`` has exactly the direct derivative; taken away from the score at
     ``z``, it leaves the path's. Distributions that saw no other draw are scored again as they
     are; else the guide is replayed once on both sets of values, side by side in the particle
-    dim.
+    dim. Sites in ``without`` are not scored.
     """
-    sites = guide_sites(q.sites, model)
+    sites = {n: s for n, s in guide_sites(q.sites, model).items() if n not in without}
     if any(site.is_delta for site in sites.values()):
         _check_deltas(guide, args, kwargs, q, passed)
     if not any(site.is_downstream or site.is_observed for site in sites.values()):
@@ -92,7 +93,7 @@ def log_q_by_route(
     }
     again = Recorder(2 * num_particles, q.max_plate_nesting, doubled, q.plates)
     record_checked(guide, args, kwargs, again)
-    replayed = guide_sites(again.sites, model)
+    replayed = {n: s for n, s in guide_sites(again.sites, model).items() if n not in without}
     scores = {n: _doubled(log_prob(s), again) for n, s in replayed.items()}
     return {n: _routes(s[:num_particles], s[num_particles:]) for n, s in scores.items()}
 

@@ -63,9 +63,8 @@ def dream_log_q(
     check_programs({n: s for n, s in p.sites.items() if n in latents}, q.sites)
     _check_densities(q.sites)
     sites = guide_sites(q.sites, p.sites)
-    layout = Layout.of([*p.sites.values(), *sites.values()], max_plate_nesting)
-    scales = layout.inner[len(p.sites) :]
-    terms = [layout.fold(log_prob(s) * f) for s, f in zip(sites.values(), scales, strict=True)]
+    layout = Layout.of(p.sites, sites, max_plate_nesting)
+    terms = [layout.fold(log_prob(s) * layout.guide_scales[n]) for n, s in sites.items()]
     total: Tensor = (layout.scale * reduce(add, terms)).sum()
     return total
 

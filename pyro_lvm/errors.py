@@ -37,6 +37,10 @@ class ProgramError(PyroLVMError):
     """A model and guide that do not fit each other or the objective."""
 
 
+class DensityError(ProgramError):
+    """A density that does not exist: a site that can only be drawn from."""
+
+
 class PlateError(ProgramError):
     """A plate or a batch shape that the two programs or the particles disagree about."""
 

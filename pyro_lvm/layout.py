@@ -10,7 +10,7 @@ density the user wrote and stays inside the weight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose, prod
 from typing import Any
@@ -34,23 +34,28 @@ class Layout:
         max_plate_nesting: P, dims reserved for plates.
         batch: frames of the batch plates, left to right.
         scale: factor of the per-datum bounds, broadcastable to ``(*batch,)``.
-        inner: factor of each site's log-probability, in the order of the sites.
+        model_scales: factor of each model site's log-probability, and
+        guide_scales: of each guide site's.
         subsampled_inside: subsampled plates that are not in the batch.
     """
 
     max_plate_nesting: int
     batch: tuple[Any, ...]
     scale: Scale
-    inner: tuple[Scale, ...]
+    model_scales: Mapping[str, Scale]
+    guide_scales: Mapping[str, Scale]
     subsampled_inside: tuple[str, ...]
 
     @classmethod
-    def of(cls, sites: Sequence[Site], max_plate_nesting: int) -> Layout:
+    def of(
+        cls, model: Mapping[str, Site], guide: Mapping[str, Site], max_plate_nesting: int
+    ) -> Layout:
         """The layout of all sites of a model and its guide."""
+        sites = [*model.values(), *guide.values()]
         frames = _common_frames(sites)
         plate_scale = prod(frame.full_size / frame.size for frame in frames)
         shared, inner = _split([site.scale / plate_scale for site in sites])
-        bare = cls(max_plate_nesting, frames, 1.0, (), ())
+        bare = cls(max_plate_nesting, frames, 1.0, {}, {}, ())
         if isinstance(shared, Tensor):
             shared = bare._scale_of_batch(shared)
         inside = {
@@ -59,7 +64,14 @@ class Layout:
             for f in site.frames
             if f.full_size != f.size and f.name not in {g.name for g in frames}
         }
-        return cls(max_plate_nesting, frames, shared * plate_scale, inner, tuple(sorted(inside)))
+        return cls(
+            max_plate_nesting,
+            frames,
+            shared * plate_scale,
+            dict(zip(model, inner[: len(model)], strict=True)),
+            dict(zip(guide, inner[len(model) :], strict=True)),
+            tuple(sorted(inside)),
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from pyro_lvm.annealing import Schedule, annealed_log_weights
 from pyro_lvm.enumeration import Enumerates
 from pyro_lvm.errors import explain
 from pyro_lvm.parameters import allow_local_parameters
-from pyro_lvm.particles import Particles, draw, inspect
+from pyro_lvm.particles import Particles, Ratio, draw, inspect
 from pyro_lvm.refusals import (
     check_arguments,
     check_extension,
@@ -62,6 +62,9 @@ class Objective(PyroELBO):
 
     takes: ClassVar[tuple[str, ...]] = tuple(gradients.GRADIENTS)
     """The gradients to choose from."""
+
+    ratio: Ratio | None = None
+    """What stands in for the densities of some sites."""
 
     min_particles: ClassVar[int] = 1
     """The fewest draws that train the guide."""
@@ -232,7 +235,11 @@ class Objective(PyroELBO):
     ) -> Particles:
         if self.max_plate_nesting is None:
             self.max_plate_nesting = inspect(model, guide, args, kwargs)
-        how |= {"num_particles": self.num_particles, "enumerate_sites": self.enumerates}
+        how |= {
+            "num_particles": self.num_particles,
+            "enumerate_sites": self.enumerates,
+            "ratio": self.ratio,
+        }
         nesting = self.max_plate_nesting
         try:
             particles = draw(model, guide, args, kwargs, max_plate_nesting=nesting, **how)

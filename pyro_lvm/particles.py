@@ -6,21 +6,39 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from pyro_lvm.checks import check_programs, check_site, is_imputed, nonfinite_data, record_checked
 from pyro_lvm.densities import guide_sites, log_prob, log_q_by_route
+from pyro_lvm.distributions.implicit import is_implicit, no_density
 from pyro_lvm.enumeration import Enumerates, Enumerator, is_enumerated, is_summed_out, sum_out
 from pyro_lvm.errors import PlateError, explain
 from pyro_lvm.layout import Layout, Scale
 from pyro_lvm.tracing import Program, Recorder, Site
 
-__all__ = ["Part", "Particles", "draw", "inspect"]
+__all__ = ["Part", "Particles", "Ratio", "draw", "inspect"]
 
 Relay = Callable[[Tensor], Tensor]
+
+
+class Ratio(Protocol):
+    """What stands in for densities: an estimate of log q(z | x) - log p(z) of some sites."""
+
+    def covers(self, model: Mapping[str, Site], guide: Mapping[str, Site]) -> Sequence[str]:
+        """The latent sites whose densities it replaces, in both programs."""
+
+    def __call__(
+        self,
+        values: Mapping[str, Tensor],
+        model: Mapping[str, Site],
+        guide: Mapping[str, Site],
+        args: Any,
+        kwargs: Any,
+    ) -> Tensor:
+        """The log-ratio at ``values``, ``(K, *plates)`` nats."""
 
 
 class Part(NamedTuple):
@@ -121,6 +139,7 @@ def draw(
     relay: Relay | None = None,
     detach: bool = False,
     enumerate_sites: bool = False,
+    ratio: Ratio | None = None,
 ) -> Particles:
     r"""Run the guide once and the model on its draws, all K particles in one pass.
 
@@ -136,6 +155,7 @@ def draw(
         relay: an identity put between each reparameterised draw and whatever scores it.
         detach: give the draws no derivative at all.
         enumerate_sites: sum out the model's sites marked for it.
+        ratio: stands in for the densities of the sites that it covers.
 
     Raises:
         Enumerates: there are such sites, and ``enumerate_sites`` is False.
@@ -150,20 +170,34 @@ def draw(
     if not enumerate_sites and any(is_enumerated(p.sites[n]) for n in p.sites.keys() - values):
         raise Enumerates
     _check(p, q)
+    covered = ratio.covers(p.sites, q.sites) if ratio else ()
+    _check_densities(p.sites, q.sites, covered)
     model_sites = {n: s for n, s in p.sites.items() if not is_imputed(s) or n in values}
     drawn_sites = guide_sites(q.sites, p.sites)
-    layout = Layout.of([*model_sites.values(), *drawn_sites.values()], nesting)
-    log_p = {n: _log_p(s) for n, s in model_sites.items()}
-    if not path_only:
-        log_q = {n: log_prob(s) for n, s in drawn_sites.items()}
-        return _assemble(p, q, layout, log_p, log_q, num_particles)
-    routes = log_q_by_route(guide, args, kwargs, q, p.sites, passed)
-    log_q = {n: route.path for n, route in routes.items()}
+    layout = Layout.of(model_sites, drawn_sites, nesting)
+    log_p = {n: _log_p(s) for n, s in model_sites.items() if n not in covered}
+    if path_only:
+        routes = log_q_by_route(guide, args, kwargs, q, p.sites, passed, covered)
+        log_q = {n: route.path for n, route in routes.items()}
+    else:
+        routes = {}
+        log_q = {n: log_prob(s) for n, s in drawn_sites.items() if n not in covered}
     particles = _assemble(p, q, layout, log_p, log_q, num_particles)
-    direct = _times({n: r.direct for n, r in routes.items()}, layout.inner[len(log_p) :])
-    terms = [layout.fold(term) for term in direct.values()]
-    total = _total(terms, particles.log_q.new_zeros(()), particles.log_q.shape)
-    return replace(particles, log_q_direct=total)
+    if routes:
+        direct = {n: route.direct for n, route in routes.items()}
+        particles = _with_direct(particles, layout, direct)
+    if ratio and covered:
+        term = ratio(passed, p.sites, q.sites, args, kwargs)
+        particles = _with_ratio(particles, layout.fold(term), covered)
+    return particles
+
+
+def _check_densities(
+    model: Mapping[str, Site], guide: Mapping[str, Site], covered: Sequence[str]
+) -> None:
+    for name, site in [*model.items(), *guide.items()]:
+        if name not in covered and is_implicit(site.fn):
+            raise no_density(f"site '{name}'")
 
 
 def _check(p: Recorder, q: Recorder) -> None:
@@ -171,6 +205,19 @@ def _check(p: Recorder, q: Recorder) -> None:
     for recorder in (p, q):
         for site in recorder.sites.values():
             check_site(site, recorder.max_plate_nesting, recorder.num_particles)
+
+
+def _with_direct(particles: Particles, layout: Layout, terms: Mapping[str, Tensor]) -> Particles:
+    log_q = particles.log_q
+    direct = [*_folded(layout, terms, layout.guide_scales).values()]
+    return replace(particles, log_q_direct=_total(direct, log_q.new_zeros(()), log_q.shape))
+
+
+def _with_ratio(particles: Particles, term: Tensor, names: Sequence[str]) -> Particles:
+    """The log-ratio as a log q of sites without prior: the prior is in it."""
+    log_q = particles.log_q + term
+    parts = {**particles.parts, " + ".join(names): Part(None, term)}
+    return replace(particles, log_q=log_q, parts=parts)
 
 
 def _assemble(
@@ -181,9 +228,8 @@ def _assemble(
     log_q: Mapping[str, Tensor],
     num_particles: int,
 ) -> Particles:
-    p_scales, q_scales = layout.inner[: len(log_p)], layout.inner[len(log_p) :]
-    p_parts = _p_parts(p, layout, log_p, dict(zip(log_p, p_scales, strict=True)))
-    q_parts = {n: layout.fold(term) for n, term in _times(log_q, q_scales).items()}
+    p_parts = _p_parts(p, layout, log_p)
+    q_parts = _folded(layout, log_q, layout.guide_scales)
     shape = (num_particles, *layout.shape)
     zero = next(iter(p_parts.values())).new_zeros(())  # of the data's device, for empty guides
     scored = [layout.fold(term) for term in _score_terms(p, q, log_q)]
@@ -200,14 +246,12 @@ def _assemble(
     )
 
 
-def _p_parts(
-    p: Recorder, layout: Layout, log_p: Mapping[str, Tensor], scales: Mapping[str, Scale]
-) -> dict[str, Tensor]:
+def _p_parts(p: Recorder, layout: Layout, log_p: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """log p by site; those with a summed-out site among them in one, named after them all."""
     _check_sums(p, layout)
-    inside, sums = sum_out(log_p, scales, p.sites, layout.max_plate_nesting)
+    inside, sums = sum_out(log_p, layout.model_scales, p.sites, layout.max_plate_nesting)
     alone = {n: term for n, term in log_p.items() if n not in inside}
-    parts = {n: layout.fold(t) for n, t in _times(alone, [scales[n] for n in alone]).items()}
+    parts = _folded(layout, alone, layout.model_scales)
     if sums:
         parts[" + ".join(n for n in log_p if n in inside)] = reduce(add, map(layout.fold, sums))
     return parts
@@ -242,9 +286,14 @@ def _log_p(site: Site) -> Tensor:
     return log_prob(replace(site, mask=None) if is_summed_out(site) else site)
 
 
-def _times(terms: Mapping[str, Tensor], factors: Sequence[Scale]) -> dict[str, Tensor]:
-    scaled = zip(terms.items(), factors, strict=False)
-    return {n: t if isinstance(f, float) and f == 1.0 else t * f for (n, t), f in scaled}
+def _folded(
+    layout: Layout, terms: Mapping[str, Tensor], scales: Mapping[str, Scale]
+) -> dict[str, Tensor]:
+    return {n: layout.fold(_times(term, scales[n])) for n, term in terms.items()}
+
+
+def _times(term: Tensor, factor: Scale) -> Tensor:
+    return term if isinstance(factor, float) and factor == 1.0 else term * factor
 
 
 def _total(terms: Sequence[Tensor], zero: Tensor, shape: tuple[int, ...]) -> Tensor:

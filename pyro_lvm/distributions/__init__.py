@@ -4,6 +4,7 @@ from pyro_lvm.distributions.autoregressive import Autoregressive, StepNetwork
 from pyro_lvm.distributions.categorical import CategoricalLikelihood
 from pyro_lvm.distributions.entries import Entries
 from pyro_lvm.distributions.flow import ConditionalFlow, FlowDistribution
+from pyro_lvm.distributions.implicit import Implicit
 from pyro_lvm.distributions.likelihoods import (
     BernoulliLikelihood,
     GaussianLikelihood,
@@ -27,6 +28,7 @@ __all__ = [
     "Entries",
     "FlowDistribution",
     "GaussianLikelihood",
+    "Implicit",
     "Likelihood",
     "LinearGaussianChain",
     "MixedLikelihood",
