@@ -120,7 +120,7 @@ def run(side: str, seed: int, steps: int) -> Row:
             loss_of_prior=loss_of_prior,
             loss=mean(losses[-(steps // 10) :]),
             minus_elbo=-ORACLE.elbo(x, q).sum().item(),
-            divergence=dist.kl.kl_divergence(p, q).sum().item(),
+            divergence=torch.distributions.kl_divergence(p, q).sum().item(),
             best_divergence=best_divergence(x),
             scale=guide.log_scale.exp().mean().item(),
         )
@@ -130,7 +130,7 @@ def best_divergence(x: Tensor) -> float:
     """The least KL(p || q) of independent coordinates: that of the posterior's marginals."""
     p = ORACLE.posterior(x)
     marginals = dist.MultivariateNormal(p.loc, scale_tril=torch.diag_embed(p.stddev))
-    return float(dist.kl.kl_divergence(p, marginals).sum())
+    return float(torch.distributions.kl_divergence(p, marginals).sum())
 
 
 def _train(loss_and_grads: Step, guide: Guide, x: Tensor, steps: int) -> Iterator[float]:
