@@ -63,6 +63,9 @@ class Objective(PyroELBO):
     takes: ClassVar[tuple[str, ...]] = tuple(gradients.GRADIENTS)
     """The gradients to choose from."""
 
+    takes_biased: ClassVar[tuple[str, ...]] = ()
+    """Gradients to choose from although they are biased for K > 1."""
+
     ratio: Ratio | None = None
     """What stands in for the densities of some sites."""
 

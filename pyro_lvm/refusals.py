@@ -84,7 +84,7 @@ def _check_gradient(objective: Any) -> None:
                 "Use gradient='vimco' or 'score'; 'ovis' is for importance-weighted bounds.",
             )
         )
-    if gradient == "stl" and curved:
+    if gradient == "stl" and curved and gradient not in objective.takes_biased:
         raise ProgramError(
             explain(
                 f"{type(objective).__name__}(gradient='stl')",

@@ -3,16 +3,19 @@
 import torch
 from torch import Tensor
 
+from pyro_lvm.adversarial import AdversarialObjective
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import ELBO
 from pyro_lvm.testing import discover
 
-BOUNDS = [
-    cls(k)
+EXPLICIT = [
+    cls
     for cls in discover("pyro_lvm.objectives", Objective)
-    for k in (1, 5)
-    if k >= cls.min_particles
+    if not issubclass(cls, AdversarialObjective)
 ]
+"""The objectives that need densities only, and no discriminator."""
+
+BOUNDS = [cls(k) for cls in EXPLICIT for k in (1, 5) if k >= cls.min_particles]
 
 
 def nothing(x: Tensor) -> None:

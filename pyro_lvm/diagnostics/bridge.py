@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import pyro_lvm
-from pyro_lvm.diagnostics.chunks import Chunks, Plated
+from pyro_lvm.diagnostics.chunks import Chunks, Plated, UnknownRatio
 from pyro_lvm.diagnostics.inference_data import DATA_GROUPS, Groups, Variable, as_container
 from pyro_lvm.diagnostics.predictive import collect
 from pyro_lvm.errors import PyroLVMError, explain
@@ -63,7 +63,8 @@ def to_inference_data(
         posterior_predictive: whether to draw data anew from each posterior draw.
         prior: whether to draw latents and data from the model alone.
         log_likelihood: whether to score the data under each draw.
-        objective: what the programs were fitted by, for the record only.
+        objective: what the programs were fitted by, for the record; its discriminator, if it
+            has one, stands for densities that do not exist, whose statistics are NaN otherwise.
         seed: makes the draws repeatable; the global random state is left as it was.
 
     Returns:
@@ -88,7 +89,8 @@ def to_inference_data(
         {'chain': 1, 'draw': 50, 'data': 2}
     """
     with _seeded(seed):
-        chunks = Chunks(ELBO, model, guide, args, kwargs, num_samples, chunk_size)
+        ratio = UnknownRatio() if objective is None else objective.ratio or UnknownRatio()
+        chunks = Chunks(ELBO, model, guide, args, kwargs, num_samples, chunk_size, ratio)
         switches = {
             "posterior_predictive": posterior_predictive,
             "prior": prior,

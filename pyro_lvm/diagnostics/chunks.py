@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from math import prod
+from math import nan, prod
 from typing import Any, NamedTuple
 
 import torch
@@ -12,12 +12,21 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
+from pyro_lvm.distributions.implicit import is_implicit
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.objective import Objective
-from pyro_lvm.particles import Particles
+from pyro_lvm.particles import Particles, Ratio
 from pyro_lvm.tracing import Recorder, Site, record
 
-__all__ = ["Chunks", "Plated", "Replicate", "SharedPlates", "check_count", "is_factor"]
+__all__ = [
+    "Chunks",
+    "Plated",
+    "Replicate",
+    "SharedPlates",
+    "UnknownRatio",
+    "check_count",
+    "is_factor",
+]
 
 Program = Callable[..., Any]
 
@@ -71,6 +80,25 @@ def _opens_plate(msg: Mapping[str, Any]) -> bool:
     return type(msg["fn"]).__name__ == "_Subsample"
 
 
+class UnknownRatio:
+    """Lets sites without a density be drawn: what depends on their density is NaN."""
+
+    def covers(self, model: Mapping[str, Site], guide: Mapping[str, Site]) -> list[str]:
+        """The sites that have no density in the guide or in the model."""
+        both = [name for name in guide if name in model]
+        return [n for n in both if is_implicit(guide[n].fn) or is_implicit(model[n].fn)]
+
+    def __call__(
+        self,
+        values: Mapping[str, Tensor],
+        model: Mapping[str, Site],
+        guide: Mapping[str, Site],
+        args: Any,
+        kwargs: Any,
+    ) -> Tensor:
+        return next(iter(values.values())).new_full((), nan)
+
+
 class Chunks:
     """Iterates over :class:`Particles` that add up to ``num_samples`` draws, no gradient.
 
@@ -78,6 +106,7 @@ class Chunks:
         objective: what makes the particles and checks the programs for its purpose.
         num_samples: draws in all.
         chunk_size: draws at a time; by default as many as bound the memory.
+        ratio: stands in for the densities of sites that have none.
 
     Attributes:
         plates: the indices that every plate is opened with.
@@ -93,13 +122,15 @@ class Chunks:
         kwargs: Any,
         num_samples: int,
         chunk_size: int | None = None,
+        ratio: Ratio | None = None,
     ) -> None:
         self.num_samples = check_count("num_samples", num_samples)
         self.objective = objective
+        self.ratio = ratio
         self.model, self.guide = model, guide
         self.args, self.kwargs = args, kwargs
         self.plates = SharedPlates()
-        probe = objective(num_particles=2)  # 2, as some checks apply to several particles only
+        probe = self._objective(2, None)  # 2, as some checks apply to several particles only
         self.probe = self._particles(probe)
         wanted = _affordable(self.probe) if chunk_size is None else chunk_size
         self.chunk_size = check_count("chunk_size", wanted)
@@ -108,9 +139,12 @@ class Chunks:
     def __iter__(self) -> Iterator[Particles]:
         for start in range(0, self.num_samples, self.chunk_size):
             count = min(self.chunk_size, self.num_samples - start)
-            yield self._particles(
-                self.objective(num_particles=count, max_plate_nesting=self.max_plate_nesting)
-            )
+            yield self._particles(self._objective(count, self.max_plate_nesting))
+
+    def _objective(self, num_particles: int, max_plate_nesting: int | None) -> Objective:
+        made = self.objective(num_particles, max_plate_nesting=max_plate_nesting)
+        made.ratio = self.ratio
+        return made
 
     def _particles(self, objective: Objective) -> Particles:
         with self.plates:

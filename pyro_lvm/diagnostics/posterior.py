@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_lvm.diagnostics.chunks import Chunks, Plated
+from pyro_lvm.diagnostics.chunks import Chunks, Plated, UnknownRatio
 from pyro_lvm.diagnostics.discrete import with_discrete_draws
 from pyro_lvm.objectives import ELBO
 from pyro_lvm.particles import Particles
@@ -62,7 +62,8 @@ def sample_posterior(
         >>> draws["z"].shape
         torch.Size([100, 2])
     """
-    chunks = Chunks(ELBO, model, guide, args, kwargs, num_samples, chunk_size)
+    unknown = UnknownRatio()
+    chunks = Chunks(ELBO, model, guide, args, kwargs, num_samples, chunk_size, unknown)
     parts = [
         {name: draws.values.to(device) for name, draws in latent_draws(chunks, particles).items()}
         for particles in (with_discrete_draws(chunks, drawn) for drawn in chunks)

@@ -69,7 +69,7 @@ class Implicit(TorchDistribution):
                     "sampler of an Implicit distribution",
                     f"draws of shape {tuple(wanted)} for sample shape {tuple(sample_shape)}",
                     str(tuple(drawn.shape)),
-                    "Draw noise of shape sample_shape + (*batch, ...), and let the network broadcast.",
+                    "Draw noise of shape sample_shape + (*batch, ...) and let the rest broadcast.",
                 )
             )
         return drawn

@@ -1,6 +1,8 @@
 """Variational objectives: one file a family, one line here."""
 
+from pyro_lvm.objectives.aae import AAE, IWAAE
 from pyro_lvm.objectives.alpha_divergence import AlphaDivergence
+from pyro_lvm.objectives.avb import AVB, IWAVB
 from pyro_lvm.objectives.ciwae import CIWAE
 from pyro_lvm.objectives.cubo import CUBO
 from pyro_lvm.objectives.elbo import ELBO
@@ -12,10 +14,14 @@ from pyro_lvm.objectives.tvo import TVO
 from pyro_lvm.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 
 __all__ = [
+    "AAE",
+    "AVB",
     "CIWAE",
     "CUBO",
     "ELBO",
+    "IWAAE",
     "IWAE",
+    "IWAVB",
     "MIWAE",
     "PIWAE",
     "TVO",
