@@ -10,11 +10,12 @@ from typing import Any
 import pyro
 from torch import Tensor
 
-from pyro_lvm.cli.catalog import build
+from pyro_lvm.cli.catalog import build, pick
 from pyro_lvm.cli.configs import ObjectiveConfig, RunConfig
 from pyro_lvm.cli.evaluation import Evaluation, evaluate
 from pyro_lvm.data import DataSplits, load
 from pyro_lvm.errors import PyroLVMError, explain
+from pyro_lvm.nn import Discriminator
 from pyro_lvm.objective import Objective
 from pyro_lvm.training import FitResult, fit
 
@@ -36,9 +37,9 @@ class Plan:
             PyroLVMError: an unknown name, or options that something does not take.
         """
         plan = cls(config, load(config.data.name, **config.data.options))
-        plan.programs(seed=0)
+        model, _ = plan.programs(seed=0)
         for objective in objectives:
-            _build(objective)
+            plan.objective(objective, model)
         return plan
 
     @property
@@ -74,14 +75,29 @@ class Plan:
         )
         return model, guide
 
+    def objective(self, config: ObjectiveConfig, model: Any) -> Objective:
+        """A new objective, with a discriminator of default size if it needs one."""
+        maker = pick("objectives", config.name)
+        context = self.data.train.shape[1] if getattr(maker, "sees_data", False) else None
+        latents = sum(model.latent_features.values())
+        bound: Objective = build(
+            "objectives",
+            config.name,
+            config.options,
+            discriminator=Discriminator(latents, context_features=context),
+            num_particles=config.num_particles,
+            gradient=config.gradient,
+        )
+        return bound
+
     def run(self, objective: ObjectiveConfig, seed: int, folder: Path) -> Run:
         """Train under ``objective`` in ``folder``, then judge.
 
         Raises:
             KeyboardInterrupt: Ctrl-C during training, after the checkpoint was written.
         """
-        bound = _build(objective)
         model, guide = self.programs(seed)
+        bound = self.objective(objective, model)
         result = self._train(model, guide, bound, seed, folder)
         if result.interrupted:
             raise KeyboardInterrupt
@@ -145,14 +161,3 @@ class Run:
             if step is not None and value is not None
         ]
         return [step for step, _ in pairs], [value for _, value in pairs]
-
-
-def _build(objective: ObjectiveConfig) -> Objective:
-    bound: Objective = build(
-        "objectives",
-        objective.name,
-        objective.options,
-        num_particles=objective.num_particles,
-        gradient=objective.gradient,
-    )
-    return bound
