@@ -2,11 +2,16 @@
 
 from pyro_lvm.nn.arguments import Hidden, check_choice, check_size, hidden_by_layer, named_sizes
 from pyro_lvm.nn.batches import as_batch, data_plate
+from pyro_lvm.nn.convolutions import ConvEncoder
+from pyro_lvm.nn.discriminators import Discriminator
+from pyro_lvm.nn.joining import joined
 from pyro_lvm.nn.networks import MLP, ConditionalNormal, diagonal_normal, positive_scale, widen
 
 __all__ = [
     "MLP",
     "ConditionalNormal",
+    "ConvEncoder",
+    "Discriminator",
     "Hidden",
     "as_batch",
     "check_choice",
@@ -14,6 +19,7 @@ __all__ = [
     "data_plate",
     "diagonal_normal",
     "hidden_by_layer",
+    "joined",
     "named_sizes",
     "positive_scale",
     "widen",
