@@ -6,6 +6,7 @@ from pyro_lvm.guides.amortized_flow import AmortizedFlow
 from pyro_lvm.guides.amortized_normal import AmortizedNormal
 from pyro_lvm.guides.autoregressive import AutoregressiveGuide
 from pyro_lvm.guides.hierarchical_normal import HierarchicalNormal
+from pyro_lvm.guides.implicit import ImplicitGuide
 from pyro_lvm.guides.semi_amortized import SemiAmortized
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "AmortizedNormal",
     "AutoregressiveGuide",
     "HierarchicalNormal",
+    "ImplicitGuide",
     "SemiAmortized",
 ]

@@ -18,6 +18,7 @@ from pyro_lvm.guides import (
     AmortizedNormal,
     AutoregressiveGuide,
     HierarchicalNormal,
+    ImplicitGuide,
     SemiAmortized,
 )
 from pyro_lvm.guides.covariance import COVARIANCES
@@ -51,6 +52,9 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "autoregressive-sites": lambda **k: AutoregressiveGuide(
         num_steps=3, site="z_{}", latent_features=2, **k
     ),
+    "implicit-basis": lambda **k: ImplicitGuide(noise="basis", **k),
+    "implicit-sites": lambda **k: ImplicitGuide(latent_features=TWO, **k),
+    "implicit-basis-sites": lambda **k: ImplicitGuide(latent_features=TWO, noise="basis", **k),
     "own-encoder": lambda **k: AmortizedNormal(nn.Linear(64, 7), encoder_features=7, **k),
     "own-encoder-autoregressive": lambda **k: AutoregressiveGuide(
         nn.Linear(64, 7), encoder_features=7, num_steps=3, **k
@@ -59,7 +63,12 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "own-encoder-hierarchical": lambda **k: HierarchicalNormal(
         nn.Linear(64, 7), encoder_features=7, **k
     ),
+    "own-encoder-implicit": lambda **k: ImplicitGuide(nn.Linear(64, 7), encoder_features=7, **k),
 }
+WITHOUT_DENSITY = {name for name in VARIANTS if "mplicit" in name}
+with_density = pytest.mark.parametrize(
+    "make", [v for n, v in VARIANTS.items() if n not in WITHOUT_DENSITY]
+)
 every_variant = pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS)
 default_encoders = pytest.mark.parametrize(
     "make", [v for n, v in VARIANTS.items() if not n.startswith("own")]
@@ -107,10 +116,16 @@ def test_integers_are_converted(make: Callable[..., Any]) -> None:
 @every_variant
 def test_draws_are_wide_under_autocast(make: Callable[..., Any]) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
+        draws = make()(torch.rand(4, 64))
+    assert {draw.dtype for draw in draws.values()} == {torch.float32}
+
+
+@with_density
+def test_densities_are_wide_under_autocast(make: Callable[..., Any]) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         trace = pyro.poutine.trace(make()).get_trace(torch.rand(4, 64))
         trace.compute_log_prob()
     sites = [site for site in trace.nodes.values() if site["type"] == "sample"]
-    assert {s["value"].dtype for s in sites if s["name"] != "data"} == {torch.float32}
     assert {s["log_prob"].dtype for s in sites if s["name"] != "data"} == {torch.float32}
 
 

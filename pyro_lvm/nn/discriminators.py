@@ -101,7 +101,8 @@ class Discriminator(nn.Module):
         if context is not None:
             given = widen(self.context(context))
             weight, shift = weight + given[..., :-1], shift + given[..., -1]
-        return torch.linalg.vecdot(features, weight) + shift
+        logits: Tensor = torch.linalg.vecdot(features, weight) + shift
+        return logits
 
 
 class _Residual(nn.Module):

@@ -15,7 +15,10 @@ from pyro.nn import PyroModule
 from pyro_lvm.errors import explain
 from pyro_lvm.parameters import allow_local_parameters
 
-__all__ = ["ContractError", "discover", "require", "strict"]
+__all__ = ["ROUNDING", "ContractError", "discover", "require", "strict"]
+
+ROUNDING = 1e-4
+"""Of float32 sums over features and networks, absolute and relative."""
 
 
 class ContractError(AssertionError):

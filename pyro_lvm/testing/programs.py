@@ -11,12 +11,14 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, biject_to
 from torch.nn.functional import one_hot
 
+from pyro_lvm.distributions.implicit import is_implicit
 from pyro_lvm.masking import masked_log_prob
 from pyro_lvm.objectives import ELBO
-from pyro_lvm.testing.contract import require, strict
+from pyro_lvm.testing.contract import ROUNDING, require, strict
+from pyro_lvm.testing.draws import STANDARD_ERRORS, check_draws, variable
+from pyro_lvm.testing.implicit import check_data_apart, path_loss, seeded_draws
 from pyro_lvm.tracing import Recorder, Site, record
 
 __all__ = ["check_guide", "check_model"]
@@ -25,8 +27,6 @@ Program = Callable[..., Any]
 Values = Mapping[str, Tensor]
 
 _ANY_NESTING = 1_000_000
-_ROUNDING = 1e-4  # of float32 sums over features and networks
-_STANDARD_ERRORS = 6  # a chance of 2e-9 a number, over hundreds of numbers
 
 
 def check_model(model: nn.Module, *, size: int = 6, num_draws: int = 2000) -> None:
@@ -52,23 +52,25 @@ def check_model(model: nn.Module, *, size: int = 6, num_draws: int = 2000) -> No
     with strict(model):
         x, sites = _prior_draw(model, size)
         observed = _check_observed(model, x)
-        latent = {name: site.value.detach() for name, site in sites.items() if name not in observed}
+        latent = {n: _held(site) for n, site in sites.items() if n not in observed}
         _check_prior_mean(model, num_draws, observed)
         _check_left_dims(model, x, latent, size)
         _check_permutes(model, x, latent)
         _check_gradients(model, _log_prob(model, x, latent).sum())
-        _check_state_dict(model, x, latent)
+        _check_state_dict(model, lambda program: _log_prob(program, x, latent))
         _check_store()
 
 
 def check_guide(
     guide: nn.Module, x: Tensor, model: Program | None = None, *, num_draws: int = 4000
 ) -> None:
-    """Check a guide of independent data, ``guide(x)``, with an explicit density.
+    """Check a guide of independent data, ``guide(x)``.
 
     Sites and plates that match the model's; a gradient for every parameter; draws that agree
     with the log-probabilities; data that permute; ``state_dict``; an empty parameter store;
-    no warnings.
+    no warnings. At sites without density: gradients through the draws, independent draws. A
+    guide that has such sites is compared, between data and after ``state_dict``, by its draws
+    from one seed.
 
     Args:
         guide: a module with its sites in the plate "data" at dim -1; a discrete site is made
@@ -89,14 +91,23 @@ def check_guide(
         model = model or _standard_model(guide, x)
         sites = _sites(guide, x)
         values = {name: site.value for name, site in sites.items()}
-        objective = ELBO(num_particles=2, gradient="score")  # where there is no path derivative
-        _check_gradients(guide, objective.differentiable_loss(model, guide, x))
+        has_density = not any(is_implicit(site.fn) for site in sites.values())
+        loss = _score_loss if has_density else path_loss
+        _check_gradients(guide, loss(model, guide, x))
         for site in sites.values():
-            check = _check_frequencies if site.fn.support.is_discrete else _check_density
-            check(site, num_draws)
-        _check_permutes(guide, x, values)
-        _check_state_dict(guide, x, values)
+            check_draws(site, num_draws)
+        if has_density:
+            _check_permutes(guide, x, values)
+            _check_state_dict(guide, lambda program: _log_prob(program, x, values))
+        else:
+            check_data_apart(guide, x)
+            _check_state_dict(guide, lambda program: seeded_draws(program, x))
         _check_store()
+
+
+def _score_loss(model: Program, guide: Program, x: Tensor) -> Tensor:
+    """With a gradient also where there is no path derivative."""
+    return ELBO(num_particles=2, gradient="score").differentiable_loss(model, guide, x)
 
 
 def _sites(
@@ -106,10 +117,16 @@ def _sites(
 
 
 def _log_prob(program: Program, x: Tensor, values: Values) -> Tensor:  # (*left, B)
-    """Log-probability of each datum: of ``values``, and of what the program observes."""
-    sites = _sites(program, x, given=values).values()
+    """Log-probability of each datum, at sites with a density: of ``values`` and of what is seen."""
+    every = _sites(program, x, given=values).values()
+    sites = [site for site in every if not is_implicit(site.fn)]
     terms = [masked_log_prob(s.fn, s.value, s.mask, s.is_observed) for s in sites]
     return sum(terms, torch.zeros_like(terms[0]))
+
+
+def _held(site: Site) -> Tensor:
+    """A prior's draw, as a fixed value; without a density, its parameters act through it."""
+    return site.value if is_implicit(site.fn) else site.value.detach()
 
 
 def _prior_draw(model: Program, size: int) -> tuple[Tensor, dict[str, Site]]:
@@ -142,7 +159,7 @@ def _check_prior_mean(model: Program, num_draws: int, observed: list[str]) -> No
     for name in observed:
         require(name in sites, "model drawing x", f"a site '{name}'", sorted(sites), hint)
         error = _deviation(sites[name])
-        limit = _STANDARD_ERRORS * error.std(0) / num_draws**0.5 + 1e-5
+        limit = STANDARD_ERRORS * error.std(0) / num_draws**0.5 + 1e-5
         worst = (error.mean(0).abs() / limit).max()
         where, found = f"prior-predictive mean of '{name}'", f"{worst:.2g} times the limit"
         require(bool(worst < 1), where, "the distribution's", found, hint)
@@ -152,9 +169,9 @@ def _deviation(site: Site) -> Tensor:
     """Of each draw from the mean; of each symbol's indicator, where symbols have no mean."""
     value: Tensor = site.value
     mean: Tensor = site.fn.mean
-    variable = _variable(site)
-    if isinstance(variable, dist.Categorical):
-        mean = variable.probs
+    fn = variable(site)
+    if isinstance(fn, dist.Categorical):
+        mean = fn.probs
         value = one_hot(value.long(), mean.shape[-1])
     return (value - mean).detach()
 
@@ -168,7 +185,7 @@ def _check_left_dims(model: Program, x: Tensor, latent: Values, size: int) -> No
     expected = f"log-probabilities of shape (2, {size})"
     require(together.shape == (2, size), "model", expected, tuple(together.shape), hint)
     alone = torch.stack([_log_prob(model, x, particle) for particle in particles])
-    same = torch.allclose(together, alone, rtol=_ROUNDING, atol=_ROUNDING)
+    same = torch.allclose(together, alone, rtol=ROUNDING, atol=ROUNDING)
     require(same, "model", "the same for each particle alone", "another value", hint)
 
 
@@ -178,7 +195,7 @@ def _check_permutes(program: Program, x: Tensor, values: Values) -> None:
     expected = f"one log-probability a datum, shape ({len(x)},)"
     require(log_prob.shape == (len(x),), "program", expected, tuple(log_prob.shape), hint)
     permuted = _log_prob(program, x.flip(0), {name: z.flip(0) for name, z in values.items()})
-    same = torch.allclose(permuted, log_prob.flip(0), rtol=_ROUNDING, atol=_ROUNDING)
+    same = torch.allclose(permuted, log_prob.flip(0), rtol=ROUNDING, atol=ROUNDING)
     require(same, "permuted data", "permuted log-probabilities", "others", hint)
 
 
@@ -194,13 +211,13 @@ def _check_gradients(module: nn.Module, value: Tensor) -> None:
         require(reached, f"parameter '{name}'", "a finite gradient, not all 0", gradient, hint)
 
 
-def _check_state_dict(program: nn.Module, x: Tensor, values: Values) -> None:
+def _check_state_dict(program: nn.Module, behaviour: Callable[[nn.Module], Tensor]) -> None:
     copy = deepcopy(program)
     with torch.no_grad():
         for parameter in copy.parameters():
             parameter.add_(0.1)
     copy.load_state_dict(program.state_dict())
-    same = torch.equal(_log_prob(copy, x, values), _log_prob(program, x, values))
+    same = torch.equal(behaviour(copy), behaviour(program))
     hint = "Keep all state in parameters and buffers."
     require(same, "state_dict", "the same program after a round trip", "another", hint)
 
@@ -221,62 +238,18 @@ def _standard_model(guide: Program, x: Tensor) -> Program:
                 for frame in site.frames:
                     stack.enter_context(_plate(frame))
                 shape = tuple(site.fn.event_shape)
-                log_prob = site.fn.log_prob(site.value)  # floating, also where draws are integers
-                normal = dist.Normal(log_prob.new_zeros(shape), 1.0)
+                normal = dist.Normal(_floating(site).new_zeros(shape), 1.0)
                 pyro.sample(name, normal.to_event(len(shape)))
 
     return model
 
 
+def _floating(site: Site) -> Tensor:
+    """A tensor of the site's floating type, also where its draws are integers."""
+    value = site.value
+    return value if value.is_floating_point() else site.fn.log_prob(value)
+
+
 def _plate(frame: Any) -> Any:
     indices = None if frame.full_size == frame.size else torch.arange(frame.size)
     return pyro.plate(frame.name, frame.full_size, subsample=indices, dim=frame.dim)
-
-
-def _check_density(site: Site, num_draws: int) -> None:
-    r"""Draws z of a site must give :math:`E[r(z) / q(z)] = 1` for a density r.
-
-    r is a Normal fitted to half of the draws and shrunk, so that the ratio, taken over the
-    other half, has little variance. A bounded site is checked in unbounded coordinates.
-    """
-    draws = site.fn((num_draws,)).detach()  # (draws, B, *event)
-    to_support = biject_to(site.fn.support)
-    free = to_support.inv(draws.double())
-    volume = to_support.log_abs_det_jacobian(free, draws.double())
-    log_q = (site.fn.log_prob(draws).detach().double() + volume).T
-    fitted, tested = free.flatten(2).transpose(0, 1).chunk(2, 1)  # (B, draws, dims)
-    centred = fitted - fitted.mean(1, keepdim=True)
-    covariance = 0.8 * centred.mT @ centred / fitted.shape[1]
-    r = dist.MultivariateNormal(fitted.mean(1, keepdim=True), covariance[:, None])
-    ratio = torch.exp(r.log_prob(tested) - log_q[:, -tested.shape[1] :])
-    limit = _STANDARD_ERRORS * ratio.std() / ratio.numel() ** 0.5 + 1e-3
-    error = (ratio.mean() - 1).abs()
-    hint = "Compare the distribution's rsample with its log_prob."
-    found = f"mean ratio {ratio.mean():.3g}"
-    where = f"log-probability of draws of site '{site.name}'"
-    require(bool(error < limit), where, "that of their distribution", found, hint)
-
-
-def _check_frequencies(site: Site, num_draws: int) -> None:
-    """How often each value of each variable is drawn must be its probability."""
-    draws = site.fn((num_draws,)).detach()
-    variable = _variable(site)
-    support = variable.enumerate_support()  # (values, *batch, *event)
-    probability = variable.log_prob(support).detach().exp()
-    hits = draws == support.unsqueeze(1)  # (values, draws, *batch, *event)
-    hits = hits.reshape(*hits.shape[:2], *variable.batch_shape, -1).all(-1)
-    frequency = hits.to(probability.dtype).mean(1)  # (values, *batch)
-    deviation = (probability * (1 - probability) / num_draws).sqrt()
-    limit = _STANDARD_ERRORS * deviation + 20 / num_draws
-    worst = ((frequency - probability).abs() / limit).max()
-    where = f"frequency of draws of site '{site.name}'"
-    hint = "Compare the distribution's sample with its log_prob."
-    require(bool(worst < 1), where, "its probability", f"{worst:.2g} times the limit", hint)
-
-
-def _variable(site: Site) -> Any:
-    """The distribution without its declared event dims."""
-    variable = site.fn
-    while isinstance(variable, Independent):
-        variable = variable.base_dist
-    return variable
