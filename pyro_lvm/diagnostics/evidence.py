@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import reduce
 from math import log, sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_lvm.diagnostics.ais import AIS, Chains
 from pyro_lvm.diagnostics.chunks import Chunks
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.objectives import IWAE
@@ -31,7 +33,7 @@ class LogEvidence:
         khat: ``(*batch,)``, Pareto shape of the weights. Above 0.7 neither the value nor its
             standard error can be trusted: the guide misses where the posterior is.
         scale: N/B of a subsampled plate, broadcastable to ``(*batch,)``.
-        num_samples: draws per datum.
+        num_samples: draws per datum, for AIS chains.
     """
 
     value: Tensor
@@ -60,42 +62,55 @@ class LogEvidence:
 
 def log_evidence(
     model: Program,
-    guide: Program,
+    guide: Program | None,
     *args: Any,
-    num_samples: int = 5000,
+    num_samples: int | None = None,
     chunk_size: int | None = None,
-    method: str = "iwae",
+    method: str | AIS = "iwae",
     **kwargs: Any,
 ) -> LogEvidence:
-    r"""Estimate log p(x) of each datum by importance sampling, nats, without gradient.
+    r"""Estimate log p(x) of each datum, nats, without gradient.
 
-    The log of the mean weight of K = ``num_samples`` draws of the guide, which in
-    expectation is a *lower bound* on log p(x) and rises to it with K. The shortfall is about
-    half the squared standard error while that is small. Draws are made in chunks and only
-    running sums and the largest weights are kept, so memory does not grow with K.
+    Both methods give K = ``num_samples`` independent weights whose mean is p(x) in expectation.
+    The log of the mean weight is in expectation a *lower bound* on log p(x) that rises to it
+    with K. The shortfall is about half the squared standard error while that is small. Memory
+    does not grow with K: draws come in chunks, and only running sums and the largest weights
+    are kept.
+
+    ``"iwae"`` weighs draws of the guide, whose density must be explicit. ``"ais"`` anneals each
+    draw to the posterior, so it also serves a guide without density, or none, and checks
+    ``"iwae"`` where the guide may be far from the posterior. It costs ``num_temperatures *
+    num_leapfrog`` gradients of the model a draw and needs continuous latents, once those to be
+    summed out are gone. Parameters get no gradient.
 
     Args:
         model: generative program, called as ``model(*args, **kwargs)``.
-        guide: a guide whose density is explicit.
-        num_samples: K, draws per datum.
+        guide: its guide; None for AIS from the prior.
+        num_samples: K, draws (chains) per datum; by default 5000, for AIS 32.
         chunk_size: draws at a time; by default as many as bound the memory. It does not
             change what is estimated.
-        method: ``"iwae"``.
+        method: ``"iwae"``, ``"ais"``, or :class:`~pyro_lvm.diagnostics.AIS` with options.
 
     Returns:
         Values per datum with the standard error of the log of a mean by the delta method,
-        :math:`\sqrt{(K / \mathrm{ESS} - 1) / (K - 1)}`, and k-hat.
+        :math:`\sqrt{(K / \mathrm{ESS} - 1) / (K - 1)}`, and k-hat, which is infinite (not
+        known) up to K = 20.
 
     Raises:
-        ValueError: an unknown method, or a count below 1.
+        ValueError: an unknown method, a count below 1, no guide where one is needed, or
+            discrete latents under AIS.
         PlateError: a latent outside a subsampled plate, whose evidence needs all the data.
 
     References:
         Burda, Grosse, Salakhutdinov (2016), *Importance weighted autoencoders*,
         arXiv:1509.00519, section 5 (5000 samples).
+        Neal (2001), *Annealed importance sampling*, arXiv:physics/9803008.
+        Wu, Burda, Salakhutdinov, Grosse (2017), *On the quantitative analysis of
+        decoder-based generative models*, arXiv:1611.04273.
 
     Example:
-        For x = z + noise, log p(x) is that of Normal(0, sqrt 2); here with a rough guide.
+        For x = z + noise, log p(x) is that of Normal(0, sqrt 2); here with a rough guide, and
+        without one.
 
         >>> import pyro, pyro.distributions as dist
         >>> def model(x):
@@ -106,20 +121,35 @@ def log_evidence(
         ...     with pyro.plate("data", len(x)):
         ...         pyro.sample("z", dist.Normal(0.5 * x, 1.0))
         >>> x = torch.tensor([-1.0, 2.0])
-        >>> estimate = log_evidence(model, guide, x, num_samples=1000)
         >>> exact = dist.Normal(0.0, 2**0.5).log_prob(x)
+        >>> estimate = log_evidence(model, guide, x, num_samples=1000)
+        >>> bool(((estimate.value - exact).abs() < 5 * estimate.standard_error).all())
+        True
+        >>> estimate = log_evidence(model, None, x, method=AIS(num_temperatures=20))
         >>> bool(((estimate.value - exact).abs() < 5 * estimate.standard_error).all())
         True
     """
-    if method != "iwae":
-        raise PyroLVMError(explain("method", "'iwae'", repr(method), "Pass method='iwae'."))
+    options = AIS() if method == "ais" else method
+    if isinstance(options, AIS):
+        count = 32 if num_samples is None else num_samples
+        chains = Chains(options, model, guide, args, kwargs, count, chunk_size)
+        return _evidence(chains, count, chains.scale)
+    if options != "iwae":
+        hint = "Pass method='iwae'."
+        raise PyroLVMError(explain("method", "'iwae', 'ais' or AIS(...)", repr(method), hint))
+    if guide is None:
+        hint = "Pass the guide, or method='ais', which starts at the prior."
+        raise PyroLVMError(explain("guide", "one for method='iwae'", "None", hint))
+    count = 5000 if num_samples is None else num_samples
+    draws = Chunks(IWAE, model, guide, args, kwargs, count, chunk_size)
+    return _evidence((drawn.log_weights for drawn in draws), count, draws.probe.scale)
+
+
+def _evidence(chunks: Iterable[Tensor], num_samples: int, scale: float | Tensor) -> LogEvidence:
+    """From log-weights in chunks ``(k, *batch)``, ``num_samples`` in all."""
     num_kept = tail_length(num_samples) + 1
-    draws = iter(Chunks(IWAE, model, guide, args, kwargs, num_samples, chunk_size))
-    first = next(draws)
-    running = _Running.of(first.log_weights, num_kept)
-    for particles in draws:
-        running = running.joined(_Running.of(particles.log_weights, num_kept))
-    return running.evidence(num_samples, first.scale)
+    parts = (_Running.of(log_weights, num_kept) for log_weights in chunks)
+    return reduce(_Running.joined, parts).evidence(num_samples, scale)
 
 
 @dataclass(frozen=True)
