@@ -14,6 +14,7 @@ from torch.optim import Adam, Optimizer
 from pyro_lvm.contrast import CONTRASTS, Contrasted, Covered
 from pyro_lvm.distributions.implicit import is_implicit
 from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.saturation import Watch
 from pyro_lvm.tracing import Site
 
 __all__ = ["Adversary"]
@@ -29,8 +30,9 @@ class Adversary:
     .. math:: E_q \,\mathrm{softplus}(-T(x, z)) + E_r \,\mathrm{softplus}(T(x, z))
 
     with draws of the guide and of the contrast r; the first step shares the objective's own
-    draws. Then T is evaluated with its parameters frozen. The estimate is as good as the
-    discriminator: see :func:`pyro_lvm.diagnostics.ratio_quality`.
+    draws. Then T is evaluated with its parameters frozen. One warning tells if it has come to
+    tell nearly all draws apart. The estimate is as good as the discriminator: see
+    :func:`pyro_lvm.diagnostics.ratio_quality`.
 
     Args:
         discriminator: module called as ``discriminator(z, context)``, with z ``(K, *plates,
@@ -68,6 +70,7 @@ class Adversary:
         self.r1, self.ema = r1, ema
         self.sites = sites
         self.learns = False
+        self.watch = Watch(type(discriminator).__name__)
         parameters = [*discriminator.parameters()]
         make = optimizer or (lambda given: Adam(given, lr=lr, betas=(0.5, 0.999)))
         self.optimizer = make(parameters) if parameters else None
@@ -82,16 +85,23 @@ class Adversary:
         self, values: Mapping[str, Tensor], model: Sites, guide: Sites, args: Any, kwargs: Any
     ) -> Tensor:
         """The log-ratio at ``values``, ``(K, *plates)`` nats, after learning if it learns."""
-        names = self.covers(model, guide)
-        covered = Covered(
-            [model[n] for n in names], [guide[n] for n in names], [values[n] for n in names]
-        )
-        context = self._context(args, kwargs)
+        covered, context = self._covered(values, model, guide), self._context(args, kwargs)
         now = self.contrast(covered)
         self._follow(now.draws)
         if self.learns and self.optimizer is not None:
             self._learn(covered, now, context)
         return self._logits(self.average, now.draws, context) + now.offset
+
+    @torch.no_grad()
+    def logits(
+        self, values: Mapping[str, Tensor], model: Sites, guide: Sites, args: Any, kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """T at ``values`` and at as many draws of the contrast, ``(K, *plates)`` nats each."""
+        context = self._context(args, kwargs)
+        now = self.contrast(self._covered(values, model, guide))
+        self._follow(now.draws)
+        real, fake = (self._logits(self.average, z, context) for z in (now.draws, now.others))
+        return real, fake
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, their average and the optimiser's state."""
@@ -109,6 +119,12 @@ class Adversary:
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
 
+    def _covered(self, values: Mapping[str, Tensor], model: Sites, guide: Sites) -> Covered:
+        names = self.covers(model, guide)
+        return Covered(
+            [model[n] for n in names], [guide[n] for n in names], [values[n] for n in names]
+        )
+
     def _learn(self, covered: Covered, now: Contrasted, context: Any) -> None:
         for step in range(self.num_steps):
             if step:
@@ -123,6 +139,7 @@ class Adversary:
         others = others.requires_grad_(self.r1 > 0)
         real = self._logits(self.discriminator, draws, context)
         fake = self._logits(self.discriminator, others, context)
+        self.watch(real, fake)
         loss = softplus(-real).mean() + softplus(fake).mean()
         if self.r1:
             (slope,) = torch.autograd.grad(fake.sum(), others, create_graph=True)

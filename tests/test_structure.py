@@ -35,6 +35,7 @@ LAYERS = (
     "objective",
     "weighted",
     "contrast",
+    "saturation",
     "adversary",
     "adversarial",
     "objectives",

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 import pyro_lvm
+from pyro_lvm.adversarial import AdversarialObjective
 from pyro_lvm.diagnostics.chunks import Chunks, Plated, UnknownRatio
 from pyro_lvm.diagnostics.inference_data import DATA_GROUPS, Groups, Variable, as_container
 from pyro_lvm.diagnostics.predictive import collect
+from pyro_lvm.diagnostics.ratio_quality import ratio_quality
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import ELBO
@@ -64,7 +66,8 @@ def to_inference_data(
         prior: whether to draw latents and data from the model alone.
         log_likelihood: whether to score the data under each draw.
         objective: what the programs were fitted by, for the record; its discriminator, if it
-            has one, stands for densities that do not exist, whose statistics are NaN otherwise.
+            has one, stands for densities that do not exist, whose statistics are NaN
+            otherwise; how good it is on these data is recorded in the attributes.
         seed: makes the draws repeatable; the global random state is left as it was.
 
     Returns:
@@ -97,13 +100,19 @@ def to_inference_data(
             "log_likelihood": log_likelihood,
         }
         plated = collect(chunks, {name for name, wanted in switches.items() if wanted})
+        attrs = _attrs(num_samples, objective, seed)
+        if isinstance(objective, AdversarialObjective):
+            judged = ratio_quality(
+                objective, model, guide, *args, num_samples=num_samples, **kwargs
+            )
+            attrs |= judged.summary()
     _check_dims(dims or {}, plated)
     groups = {
         group: {n: _variable(n, draws, dims or {}, group) for n, draws in variables.items()}
         for group, variables in plated.items()
     }
     labels = {**_plate_labels(chunks, groups), **(coords or {})}
-    return as_container(groups, labels, _attrs(num_samples, objective, seed))
+    return as_container(groups, labels, attrs)
 
 
 def _plate_labels(chunks: Chunks, groups: Groups) -> dict[str, Any]:
