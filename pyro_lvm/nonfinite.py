@@ -21,7 +21,7 @@ def first_nonfinite(model: Program, guide: Program, args: Any, kwargs: Any) -> s
         A phrase with the site and the range of its parameters, or that all are finite.
     """
     with torch.no_grad():
-        nesting = inspect(model, guide, args, kwargs)
+        nesting = inspect(model, guide, args, kwargs).max_plate_nesting
         particles = draw(model, guide, args, kwargs, num_particles=1, max_plate_nesting=nesting)
     return describe_nonfinite(particles)
 

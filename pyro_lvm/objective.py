@@ -237,7 +237,7 @@ class Objective(PyroELBO):
         self, model: Program, guide: Program, args: Any, kwargs: Any, **how: Any
     ) -> Particles:
         if self.max_plate_nesting is None:
-            self.max_plate_nesting = inspect(model, guide, args, kwargs)
+            self.max_plate_nesting, self.enumerates = inspect(model, guide, args, kwargs)
         how |= {
             "num_particles": self.num_particles,
             "enumerate_sites": self.enumerates,
@@ -250,7 +250,8 @@ class Objective(PyroELBO):
             self.enumerates = True
             return self._draw(model, guide, args, kwargs, **how)
         except PlateCollision:
-            if self._nesting_is_given or inspect(model, guide, args, kwargs) == nesting:
+            found = inspect(model, guide, args, kwargs)
+            if self._nesting_is_given or found.max_plate_nesting == nesting:
                 raise
             self.max_plate_nesting = None
             return self._draw(model, guide, args, kwargs, **how)

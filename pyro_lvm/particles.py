@@ -19,7 +19,7 @@ from pyro_lvm.errors import PlateError, explain
 from pyro_lvm.layout import Layout, Scale
 from pyro_lvm.tracing import Program, Recorder, Site
 
-__all__ = ["Part", "Particles", "Ratio", "draw", "inspect"]
+__all__ = ["Nature", "Part", "Particles", "Ratio", "draw", "inspect"]
 
 Relay = Callable[[Tensor], Tensor]
 
@@ -101,8 +101,15 @@ class Particles:
         return [n for n, s in sites.items() if s.needs_score]
 
 
-def inspect(model: Program, guide: Program, args: Any, kwargs: Any) -> int:
-    """Check both programs on one draw and return their ``max_plate_nesting``.
+class Nature(NamedTuple):
+    """What one look at two programs tells: dims of plates, and whether sites are summed out."""
+
+    max_plate_nesting: int
+    enumerates: bool
+
+
+def inspect(model: Program, guide: Program, args: Any, kwargs: Any) -> Nature:
+    """Check both programs on one draw and return what they need.
 
     Leaves the random state as it was.
 
@@ -121,7 +128,8 @@ def inspect(model: Program, guide: Program, args: Any, kwargs: Any) -> int:
         if site.is_observed and (error := nonfinite_data(site)):
             raise error
     dims = [frame.dim for site in sites for frame in site.frames if frame.dim is not None]
-    return -min(dims, default=0)
+    marked = any(is_enumerated(p.sites[name]) for name in p.sites.keys() - q.sites.keys())
+    return Nature(-min(dims, default=0), marked)
 
 
 _ANY = 1_000_000

@@ -217,6 +217,16 @@ def test_guide_cannot_enumerate() -> None:
         ELBO().loss(mixture, enumerating, X)
 
 
+def test_same_seed_same_draws_from_the_first_call_on() -> None:
+    """Finding out that there are sites to sum out uses no random number."""
+    objective = IWAE(4)
+    bounds = []
+    for _ in range(2):
+        pyro.set_rng_seed(1)
+        bounds.append(objective.bound(mixture, guide, X))
+    assert torch.equal(*bounds)
+
+
 @pytest.mark.parametrize("gradient", ["reparam", "dreg"])
 def test_gradients_are_exact(gradient) -> None:
     """Model, class weights and guide, against differentiated quadrature of the marginal."""

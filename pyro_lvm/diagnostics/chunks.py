@@ -135,11 +135,14 @@ class Chunks:
         wanted = _affordable(self.probe) if chunk_size is None else chunk_size
         self.chunk_size = check_count("chunk_size", wanted)
         self.max_plate_nesting = probe.max_plate_nesting or 0
+        self.enumerates = probe.enumerates
 
     def __iter__(self) -> Iterator[Particles]:
         for start in range(0, self.num_samples, self.chunk_size):
             count = min(self.chunk_size, self.num_samples - start)
-            yield self._particles(self._objective(count, self.max_plate_nesting))
+            objective = self._objective(count, self.max_plate_nesting)
+            objective.enumerates = self.enumerates
+            yield self._particles(objective)
 
     def _objective(self, num_particles: int, max_plate_nesting: int | None) -> Objective:
         made = self.objective(num_particles, max_plate_nesting=max_plate_nesting)

@@ -20,7 +20,7 @@ def path_loss(model: Program, guide: Program, x: Tensor) -> Tensor:
     Raises:
         ProgramError: sites or plates of the two programs do not match.
     """
-    nesting = inspect(model, guide, (x,), {})
+    nesting = inspect(model, guide, (x,), {}).max_plate_nesting
     sites = record(guide, (x,), {}, Recorder(2, nesting)).sites.values()
     return torch.stack([_moved(site).sum() for site in sites]).sum()
 
