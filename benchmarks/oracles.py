@@ -53,6 +53,7 @@ class Case:
     model: Callable[[], Any]
     guide: Callable[[Any], Any]
     objectives: dict[str, Callable[[], Objective]]
+    lr: float = 1e-2
 
 
 PATH = {"ELBO stl": lambda: ELBO(5, "stl"), "IWAE dreg, K=5": lambda: IWAE(5, "dreg")}
@@ -100,7 +101,10 @@ CASES = {
         PATH,
     ),
     "BayesianLinearRegression, AutoMultivariateNormal": Case(
-        lambda: BayesianLinearRegression(3), AutoMultivariateNormal, {"ELBO, K=5": lambda: ELBO(5)}
+        lambda: BayesianLinearRegression(3),
+        AutoMultivariateNormal,
+        {"ELBO, K=5": lambda: ELBO(5)},
+        lr=0.1,
     ),
     "BayesianLogisticRegression, AutoMultivariateNormal": Case(
         lambda: BayesianLogisticRegression(3),
@@ -119,7 +123,7 @@ def run(name: str, objective: str, seed: int, steps: int) -> tuple[float, float]
         parameter.add_(0.7 * torch.randn_like(parameter))
     data = _data(model)
     guide = case.guide(model)
-    rates = {"lr": 1e-2, "lr_scheduler": "cosine"}
+    rates = {"lr": case.lr, "lr_scheduler": "cosine"}
     quiet = {"diagnostic_particles": 0, "progress": False, "accelerator": "cpu"}
     trained = case.objectives[objective]()
     fit(model, guide, data, trained, batch_size=None, max_steps=steps, seed=seed, **rates, **quiet)

@@ -7,13 +7,12 @@ from itertools import accumulate
 from typing import Any
 
 import pyro
-import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_lvm.distributions.flow import ConditionalFlow
 from pyro_lvm.guides.encoding import Encoding
-from pyro_lvm.nn import check_size, data_plate, named_sizes
+from pyro_lvm.nn import check_size, data_plate, joined, named_sizes
 
 __all__ = ["AmortizedFlow"]
 
@@ -93,11 +92,5 @@ class AmortizedFlow(PyroModule):
         draws: dict[str, Tensor] = {}
         with data_plate(len(x), self.num_data, like=self.encoding.head.bias):
             for name, flow in zip(self.latent_features, self.flows, strict=True):
-                draws[name] = pyro.sample(name, flow(_joined([context, *draws.values()])))
+                draws[name] = pyro.sample(name, flow(joined([context, *draws.values()])))
         return draws
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """Vectors side by side: ``(*, n)`` each, broadcast over their left dims."""
-    shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
-    return torch.cat([part.expand(*shape, -1) for part in parts], -1)

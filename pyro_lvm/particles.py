@@ -239,7 +239,8 @@ def _assemble(
     p_parts = _p_parts(p, layout, log_p)
     q_parts = _folded(layout, log_q, layout.guide_scales)
     shape = (num_particles, *layout.shape)
-    zero = next(iter(p_parts.values())).new_zeros(())  # of the data's device, for empty guides
+    somewhere = [*p_parts.values(), *(site.value for site in p.sites.values())]
+    zero = somewhere[0].new_zeros(())  # of the data's device, for empty guides
     scored = [layout.fold(term) for term in _score_terms(p, q, log_q)]
     return Particles(
         log_p=_total([*p_parts.values()], zero, shape),
