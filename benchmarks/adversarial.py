@@ -1,0 +1,86 @@
+"""Can the adversarial objectives be trusted, and how good are they: three exact judgements.
+
+- "known_kl": the divergence that a trained discriminator reports, where it is known.
+- "four_points": the toy of the AVB paper, by the exact likelihood.
+- "two_modes": a posterior with two modes, by the exact divergence to it.
+
+Prints one table for each. Finished runs are kept in a file in ``results``: started again, it
+goes on with the others.
+
+    python -m benchmarks.adversarial known_kl four_points two_modes --seeds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyro
+import torch
+
+from benchmarks import four_points, known_kl, two_modes
+
+__all__ = ["PARTS", "Outcome", "main", "markdown"]
+
+RESULTS = Path(__file__).parent / "results"
+PARTS = {"known_kl": known_kl, "four_points": four_points, "two_modes": two_modes}
+
+Outcome = Mapping[str, float]
+"""What one run found, by the names of columns."""
+
+
+def main() -> None:
+    """Run what is not yet done and print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="+", choices=list(PARTS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="in place of each run's own number")
+    parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    kept = Kept(RESULTS / "adversarial.json" if options.save else None)
+    for part in options.parts:
+        outcomes = {
+            name: [kept.outcome(part, name, seed, options.steps) for seed in range(options.seeds)]
+            for name in PARTS[part].RUNS
+        }
+        print(f"## {part}\n\n{markdown(outcomes)}\n")
+    if options.save and "two_modes" in options.parts:
+        two_modes.picture().savefig(RESULTS / "adversarial_two_modes.png", dpi=80)
+
+
+class Kept:
+    """Finished runs, in a file if there is a path."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.outcomes = json.loads(path.read_text()) if path and path.is_file() else {}
+
+    def outcome(self, part: str, name: str, seed: int, steps: int | None) -> Outcome:
+        """What the run found, now or before."""
+        key = f"{part}: {name}, seed {seed}" + (f", {steps} steps" if steps else "")
+        if key not in self.outcomes:
+            pyro.clear_param_store()
+            self.outcomes[key] = PARTS[part].run(name, seed, steps)
+            if self.path:
+                self.path.write_text(json.dumps(self.outcomes, indent=1) + "\n")
+        found: Outcome = self.outcomes[key]
+        return found
+
+
+def markdown(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
+    """One line for each kind of run; in each cell the values by seed."""
+    columns = list(dict.fromkeys(c for runs in outcomes.values() for run in runs for c in run))
+    lines = [f"| | {' | '.join(columns)} |", "|" + " --- |" * (len(columns) + 1)]
+    for name, runs in outcomes.items():
+        cells = [", ".join(f"{run[c]:.3f}" for run in runs if c in run) for c in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
