@@ -92,7 +92,7 @@ def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
     train(objective, model, guide, DATA.repeat(chosen.copies, 1), steps or chosen.steps, lr=3e-4)
     found = {
         "exact NLL": exact_nll(model),
-        "- objective": -objective.bound(model, guide, DATA.repeat(500, 1)).mean().item(),
+        "minus the objective": -objective.bound(model, guide, DATA.repeat(500, 1)).mean().item(),
     }
     if objective.ratio is not None:
         quality = ratio_quality(objective, model, guide, DATA, num_samples=2000)

@@ -81,7 +81,7 @@ def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
         "error in %": 100 * (found.item() / true - 1),
         "accuracy": quality.accuracy.item(),
         "calibration error": quality.calibration_error.item(),
-        "mean |T| of the guide's draws": quality.logit.item(),
-        "largest |T|": quality.largest_logit.item(),
+        "mean size of T": quality.logit.item(),
+        "largest size of T": quality.largest_logit.item(),
         "saturated": float(quality.is_saturated),
     }

@@ -57,7 +57,7 @@ class Watch:
                     f"at most {MAX_ACCURACY:.0%} of its draws told apart, "
                     f"and logits of {MAX_LOGIT:.0f} nats",
                     f"{share:.1%} and {logit:.1f}: it is saturated, the ratio is not to be trusted",
-                    "Use contrast='adaptive', or warm up by beta.",
+                    "Use contrast='adaptive', and judge the model by AIS, not by this objective.",
                 ),
                 stacklevel=2,
             )
