@@ -38,7 +38,8 @@ class AAE(AdversarialObjective):
         discriminator_lr: learning rate of its Adam, with beta_1 = 0.5.
         discriminator_optimizer: from parameters to an optimiser, in place of Adam.
         r1: gradient penalty on the discriminator; biases the ratio, off by default.
-        ema: decay of an average of the discriminator's weights; 0 for none.
+        ema: decay of an average of the discriminator's weights; 0 for none. The average lags
+            behind a guide that moves.
         sites: latent sites it covers; by default those without a density, else all.
         beta: KL warm-up factor in the loss, a number or a function of the step.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
@@ -88,7 +89,8 @@ class IWAAE(AdversarialObjective):
         discriminator_lr: learning rate of its Adam, with beta_1 = 0.5.
         discriminator_optimizer: from parameters to an optimiser, in place of Adam.
         r1: gradient penalty on the discriminator; biases the ratio, off by default.
-        ema: decay of an average of the discriminator's weights; 0 for none.
+        ema: decay of an average of the discriminator's weights; 0 for none. The average lags
+            behind a guide that moves.
         sites: latent sites it covers; by default those without a density, else all.
         beta: KL warm-up factor in the loss, a number or a function of the step.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
