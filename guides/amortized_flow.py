@@ -56,6 +56,7 @@ class AmortizedFlow(PyroModule):
         DataError: ``x`` has another number of features, or no rows.
 
     Example:
+        >>> import torch
         >>> guide = AmortizedFlow(in_features=6, latent_features={"z1": 3, "z2": 2})
         >>> {name: z.shape for name, z in guide(torch.zeros(5, 6)).items()}
         {'z1': torch.Size([5, 3]), 'z2': torch.Size([5, 2])}
