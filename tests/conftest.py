@@ -26,7 +26,7 @@ def fresh_state(device: torch.device) -> Iterator[None]:
         torch.set_default_device(device)
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
-    with pyro.settings.context(), pyro.validation_enabled():
+    with pyro.settings.context(module_local_params=False), pyro.validation_enabled():
         yield
     torch.set_default_dtype(dtype)
     torch.set_default_device(None)
