@@ -30,18 +30,8 @@ class AVB(AdversarialObjective):
         discriminator: module called as ``discriminator(z, context)``.
         num_particles: draws per datum, K >= 1.
         gradient: "stl", the one there is.
-        contrast: "prior" or "adaptive".
-        context: from the programs' arguments to the discriminator's context; by default their
-            first argument.
-        num_discriminator_steps: for each step of the programs.
-        discriminator_lr: learning rate of its Adam, with beta_1 = 0.5.
-        discriminator_optimizer: from parameters to an optimiser, in place of Adam.
-        r1: gradient penalty on the discriminator; biases the ratio, off by default.
-        ema: decay of an average of the discriminator's weights; 0 for none. The average lags
-            behind a guide that moves.
-        sites: latent sites it covers; by default those without a density, else all.
-        beta: KL warm-up factor in the loss, a number or a function of the step.
-        max_plate_nesting: dims the plates may take; found by one extra run if left out.
+        **options: those of :class:`~pyro_lvm.adversarial.AdversarialObjective`: contrast,
+            context, the discriminator's training, beta.
 
     Raises:
         ValueError: an argument out of range.
@@ -82,18 +72,8 @@ class IWAVB(AdversarialObjective):
         discriminator: module called as ``discriminator(z, context)``.
         num_particles: draws per datum, K >= 1.
         gradient: "dreg", or "stl" for the plain weights.
-        contrast: "prior" or "adaptive".
-        context: from the programs' arguments to the discriminator's context; by default their
-            first argument.
-        num_discriminator_steps: for each step of the programs.
-        discriminator_lr: learning rate of its Adam, with beta_1 = 0.5.
-        discriminator_optimizer: from parameters to an optimiser, in place of Adam.
-        r1: gradient penalty on the discriminator; biases the ratio, off by default.
-        ema: decay of an average of the discriminator's weights; 0 for none. The average lags
-            behind a guide that moves.
-        sites: latent sites it covers; by default those without a density, else all.
-        beta: KL warm-up factor in the loss, a number or a function of the step.
-        max_plate_nesting: dims the plates may take; found by one extra run if left out.
+        **options: those of :class:`~pyro_lvm.adversarial.AdversarialObjective`: contrast,
+            context, the discriminator's training, beta.
 
     Raises:
         ValueError: an argument out of range.
