@@ -9,10 +9,17 @@ import torch
 from explained import explained
 from torch import Tensor, nn
 
-from pyro_lvm.diagnostics import plot_calibration, ratio_quality, to_inference_data
+from pyro_lvm.diagnostics import (
+    AIS,
+    log_evidence,
+    pareto_khat,
+    plot_calibration,
+    ratio_quality,
+    to_inference_data,
+)
 from pyro_lvm.distributions import Implicit
-from pyro_lvm.errors import ProgramError
-from pyro_lvm.objectives import AVB, ELBO, IWAVB
+from pyro_lvm.errors import DensityError, ProgramError
+from pyro_lvm.objectives import AAE, AVB, ELBO, IWAVB
 from pyro_lvm.saturation import Watch
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -126,10 +133,116 @@ def test_recorded_for_arviz() -> None:
     objective = AVB(Logit(1.0))
     attrs = to_inference_data(model, guide, X, num_samples=100, objective=objective, seed=1).attrs
     assert 0 < attrs["discriminator_log_loss"] < log(2.0)
+    assert attrs["discriminator_log_loss_of_constant"] == log(2.0)
     assert 0.5 < attrs["discriminator_accuracy"] < 1
     assert 0 <= attrs["discriminator_calibration_error"] < 0.2
     assert attrs["discriminator_is_saturated"] == 0
     assert not [n for n in to_inference_data(model, guide, X, num_samples=9).attrs if "disc" in n]
+
+
+# Weights of a guide without density.
+
+
+class Seeded:
+    """The same noise for the n-th run of any such guide, whoever else draws in between."""
+
+    def __init__(self, explicit: bool) -> None:
+        self.explicit, self.runs = explicit, 0
+
+    def __call__(self, x: Tensor) -> None:
+        self.runs += 1
+        torch.manual_seed(self.runs)
+        if not self.explicit:
+            return guide(x)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.unsqueeze(-1) / 2, SCALE).to_event(1))
+
+
+EXACT_EVIDENCE = dist.Normal(0.0, 2**0.5).log_prob(X)
+
+
+@pytest.mark.parametrize("objective", [AVB(Logit(1.0)), IWAVB(Logit(1.0), 7)], ids=["AVB", "IWAVB"])
+def test_exact_discriminator_gives_the_evidence_of_the_density(objective: AVB) -> None:
+    """Draw by draw, in several chunks: all that follows from the weights agrees to rounding."""
+    how = {"num_samples": 500, "chunk_size": 150}
+    explicit = log_evidence(model, Seeded(explicit=True), X, **how)
+    implicit = log_evidence(model, Seeded(explicit=False), X, objective=objective, **how)
+    for name in ("value", "standard_error", "effective_sample_size", "khat"):
+        torch.testing.assert_close(getattr(implicit, name), getattr(explicit, name))
+    assert ((implicit.value - EXACT_EVIDENCE).abs() < 4 * implicit.standard_error).all()
+    assert (implicit.standard_error < 0.05).all()
+    assert explicit.is_bound
+    assert not implicit.is_bound
+
+
+def test_a_wrong_discriminator_moves_the_estimate_above_the_evidence() -> None:
+    """Hence no bound: here it takes 0.5 nats from the log-ratio, and k-hat sees nothing."""
+
+    class Low(Logit):
+        def forward(self, z: Tensor, x: Tensor) -> Tensor:
+            return super().forward(z, x) - 0.5
+
+    estimate = log_evidence(model, guide, X, objective=AVB(Low(1.0)), num_samples=2000)
+    assert not estimate.is_bound
+    assert ((estimate.value - EXACT_EVIDENCE - 0.5).abs() < 4 * estimate.standard_error).all()
+    assert (estimate.khat < 0.7).all()
+
+
+def test_densities_count_where_there_are_any() -> None:
+    """An adversarial objective whose guide has a density: exact weights, whatever it learned."""
+    ignorant = AVB(Logit(0.0))
+    estimate = log_evidence(model, Seeded(True), X, objective=ignorant, num_samples=2000)
+    assert estimate.is_bound
+    assert ((estimate.value - EXACT_EVIDENCE).abs() < 4 * estimate.standard_error).all()
+    container = to_inference_data(model, Seeded(True), X, num_samples=9, objective=ignorant)
+    assert container.attrs["log_weight_is_exact"] == 1
+    exact = to_inference_data(model, Seeded(True), X, num_samples=9)
+    weights = (c["sample_stats"]["log_weight"].values for c in (container, exact))
+    assert next(weights) == pytest.approx(next(weights))
+
+
+def test_evidence_by_ais_is_a_bound_and_needs_no_objective() -> None:
+    for objective in (None, AVB(Logit(0.0))):
+        estimate = log_evidence(
+            model, guide, X, num_samples=500, method=AIS(25, 4), objective=objective
+        )
+        assert estimate.is_bound
+        assert ((estimate.value - EXACT_EVIDENCE).abs() < 4 * estimate.standard_error).all()
+
+
+def test_a_prior_known_by_draws() -> None:
+    """The guide's density is known, the prior's is not: the ratio is all there is."""
+
+    def by_draws(x: Tensor) -> None:
+        def draw(shape: torch.Size) -> Tensor:
+            return torch.randn((*shape, len(x), 1)).to(x)
+
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", Implicit(draw, event_dim=1))
+            pyro.sample("x", dist.Normal(z[..., 0], 1.0), obs=x)
+
+    estimate = log_evidence(
+        by_draws, Seeded(explicit=True), X, objective=AVB(Logit(1.0)), num_samples=2000
+    )
+    assert not estimate.is_bound
+    assert ((estimate.value - EXACT_EVIDENCE).abs() < 4 * estimate.standard_error).all()
+
+
+@pytest.mark.parametrize("objective", [None, ELBO(2)], ids=["none", "ELBO"])
+def test_no_density_and_no_discriminator(objective: ELBO | None) -> None:
+    with explained(DensityError, "site 'z'", "to weigh draws by", "Implicit", "method='ais'"):
+        log_evidence(model, guide, X, objective=objective)
+
+
+def test_weights_for_arviz() -> None:
+    objective = AAE(Logit(1.0), context=lambda x: x)
+    container = to_inference_data(model, guide, X, num_samples=500, objective=objective)
+    assert container.attrs["log_weight_is_exact"] == 0
+    assert container.attrs["objective"] == "AAE"
+    log_weights = torch.tensor(container["sample_stats"]["log_weight"].values[0])
+    assert log_weights.shape == (500, 3)
+    assert (pareto_khat(log_weights) < 0.7).all()
+    assert to_inference_data(model, guide, X, num_samples=9).attrs["log_weight_is_exact"] == 0
 
 
 def test_objective_without_a_discriminator() -> None:

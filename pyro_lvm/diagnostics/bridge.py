@@ -14,8 +14,9 @@ from torch import Tensor
 
 import pyro_lvm
 from pyro_lvm.adversarial import AdversarialObjective
-from pyro_lvm.diagnostics.chunks import Chunks, Plated, UnknownRatio
+from pyro_lvm.diagnostics.chunks import Chunks, Plated
 from pyro_lvm.diagnostics.inference_data import DATA_GROUPS, Groups, Variable, as_container
+from pyro_lvm.diagnostics.missing import UnknownRatio, ratio_of
 from pyro_lvm.diagnostics.predictive import collect
 from pyro_lvm.diagnostics.ratio_quality import ratio_quality
 from pyro_lvm.errors import PyroLVMError, explain
@@ -55,6 +56,12 @@ def to_inference_data(
     at :func:`pareto_khat` of ``log_weight`` per datum instead (:func:`log_evidence` gives it
     at more draws).
 
+    Where a guide or prior has no density, the discriminator of ``objective`` stands for it:
+    ``log_q`` then has its estimate of the log-ratio of guide to prior, ``log_p`` leaves that
+    prior out, and ``log_weight`` is an estimate. Without such an objective these are NaN. The
+    attribute ``log_weight_is_exact`` is 0 in both cases, 1 otherwise; how good the
+    discriminator is on these data is in the attributes that :meth:`RatioQuality.summary` names.
+
     Args:
         model: generative program, called as ``model(*args, **kwargs)``.
         guide: its guide.
@@ -65,9 +72,7 @@ def to_inference_data(
         posterior_predictive: whether to draw data anew from each posterior draw.
         prior: whether to draw latents and data from the model alone.
         log_likelihood: whether to score the data under each draw.
-        objective: what the programs were fitted by, for the record; its discriminator, if it
-            has one, stands for densities that do not exist, whose statistics are NaN
-            otherwise; how good it is on these data is recorded in the attributes.
+        objective: what the programs were trained by, for the record and its discriminator.
         seed: makes the draws repeatable; the global random state is left as it was.
 
     Returns:
@@ -92,7 +97,7 @@ def to_inference_data(
         {'chain': 1, 'draw': 50, 'data': 2}
     """
     with _seeded(seed):
-        ratio = UnknownRatio() if objective is None else objective.ratio or UnknownRatio()
+        ratio = ratio_of(objective, otherwise=UnknownRatio())
         chunks = Chunks(ELBO, model, guide, args, kwargs, num_samples, chunk_size, ratio)
         switches = {
             "posterior_predictive": posterior_predictive,
@@ -101,6 +106,7 @@ def to_inference_data(
         }
         plated = collect(chunks, {name for name, wanted in switches.items() if wanted})
         attrs = _attrs(num_samples, objective, seed)
+        attrs["log_weight_is_exact"] = int(not chunks.uses_ratio)
         if isinstance(objective, AdversarialObjective):
             judged = ratio_quality(
                 objective, model, guide, *args, num_samples=num_samples, **kwargs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from math import nan, prod
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +12,6 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
-from pyro_lvm.distributions.implicit import is_implicit
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.objective import Objective
 from pyro_lvm.particles import Particles, Ratio
@@ -23,7 +22,6 @@ __all__ = [
     "Plated",
     "Replicate",
     "SharedPlates",
-    "UnknownRatio",
     "check_count",
     "is_factor",
 ]
@@ -80,25 +78,6 @@ def _opens_plate(msg: Mapping[str, Any]) -> bool:
     return type(msg["fn"]).__name__ == "_Subsample"
 
 
-class UnknownRatio:
-    """Lets sites without a density be drawn: what depends on their density is NaN."""
-
-    def covers(self, model: Mapping[str, Site], guide: Mapping[str, Site]) -> list[str]:
-        """The sites that have no density in the guide or in the model."""
-        both = [name for name in guide if name in model]
-        return [n for n in both if is_implicit(guide[n].fn) or is_implicit(model[n].fn)]
-
-    def __call__(
-        self,
-        values: Mapping[str, Tensor],
-        model: Mapping[str, Site],
-        guide: Mapping[str, Site],
-        args: Any,
-        kwargs: Any,
-    ) -> Tensor:
-        return next(iter(values.values())).new_full((), nan)
-
-
 class Chunks:
     """Iterates over :class:`Particles` that add up to ``num_samples`` draws, no gradient.
 
@@ -136,6 +115,11 @@ class Chunks:
         self.chunk_size = check_count("chunk_size", wanted)
         self.max_plate_nesting = probe.max_plate_nesting or 0
         self.enumerates = probe.enumerates
+
+    @property
+    def uses_ratio(self) -> bool:
+        """Whether the ratio stands for a density of these programs."""
+        return bool(self.ratio and self.ratio.covers(self.probe.model, self.probe.guide))
 
     def __iter__(self) -> Iterator[Particles]:
         for start in range(0, self.num_samples, self.chunk_size):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import log, sqrt
 from typing import Any
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from pyro_lvm.diagnostics.ais import AIS, Chains
 from pyro_lvm.diagnostics.chunks import Chunks
+from pyro_lvm.diagnostics.missing import NoRatio, ratio_of
 from pyro_lvm.errors import PyroLVMError, explain
+from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import IWAE
 from pyro_lvm.weights import khat_of_tail, tail_length
 
@@ -34,6 +36,10 @@ class LogEvidence:
             standard error can be trusted: the guide misses where the posterior is.
         scale: N/B of a subsampled plate, broadcastable to ``(*batch,)``.
         num_samples: draws per datum, for AIS chains.
+        is_bound: whether the value is in expectation at most log p(x). False where a
+            discriminator stands for a density: then the value may be too high as well as too
+            low, by what the discriminator gets wrong, of which neither ``standard_error`` nor
+            ``khat`` knows anything.
     """
 
     value: Tensor
@@ -42,6 +48,7 @@ class LogEvidence:
     khat: Tensor
     scale: float | Tensor
     num_samples: int
+    is_bound: bool = True
 
     def mean(self) -> Tensor:
         """Log evidence per datum, scalar nats: the mean over data."""
@@ -67,6 +74,7 @@ def log_evidence(
     num_samples: int | None = None,
     chunk_size: int | None = None,
     method: str | AIS = "iwae",
+    objective: Objective | None = None,
     **kwargs: Any,
 ) -> LogEvidence:
     r"""Estimate log p(x) of each datum, nats, without gradient.
@@ -77,11 +85,16 @@ def log_evidence(
     does not grow with K: draws come in chunks, and only running sums and the largest weights
     are kept.
 
-    ``"iwae"`` weighs draws of the guide, whose density must be explicit. ``"ais"`` anneals each
-    draw to the posterior, so it also serves a guide without density, or none, and checks
-    ``"iwae"`` where the guide may be far from the posterior. It costs ``num_temperatures *
-    num_leapfrog`` gradients of the model a draw and needs continuous latents, once those to be
-    summed out are gone. Parameters get no gradient.
+    ``"iwae"`` weighs draws of the guide. ``"ais"`` anneals each draw to the posterior, so it
+    also serves a guide without density, or none, and checks ``"iwae"`` where the guide may be
+    far from the posterior. It costs ``num_temperatures * num_leapfrog`` gradients of the model
+    a draw and needs continuous latents, once those to be summed out are gone. Parameters get
+    no gradient.
+
+    Where the guide or the prior has no density, ``"iwae"`` takes the log-ratio from the
+    discriminator of ``objective``. Its k-hat and effective sample size are the way to see how
+    near such a guide is to the posterior. Its value is *no bound*, only an estimate as good as
+    the discriminator (see :func:`~pyro_lvm.diagnostics.ratio_quality`); report the one by AIS.
 
     Args:
         model: generative program, called as ``model(*args, **kwargs)``.
@@ -90,6 +103,7 @@ def log_evidence(
         chunk_size: draws at a time; by default as many as bound the memory. It does not
             change what is estimated.
         method: ``"iwae"``, ``"ais"``, or :class:`~pyro_lvm.diagnostics.AIS` with options.
+        objective: what the programs were trained by; for ``"iwae"`` without a density.
 
     Returns:
         Values per datum with the standard error of the log of a mean by the delta method,
@@ -99,6 +113,7 @@ def log_evidence(
     Raises:
         ValueError: an unknown method, a count below 1, no guide where one is needed, or
             discrete latents under AIS.
+        DensityError: a site without density, and no ``objective`` with a discriminator.
         PlateError: a latent outside a subsampled plate, whose evidence needs all the data.
 
     References:
@@ -141,8 +156,10 @@ def log_evidence(
         hint = "Pass the guide, or method='ais', which starts at the prior."
         raise PyroLVMError(explain("guide", "one for method='iwae'", "None", hint))
     count = 5000 if num_samples is None else num_samples
-    draws = Chunks(IWAE, model, guide, args, kwargs, count, chunk_size)
-    return _evidence((drawn.log_weights for drawn in draws), count, draws.probe.scale)
+    ratio = ratio_of(objective, otherwise=NoRatio())
+    draws = Chunks(IWAE, model, guide, args, kwargs, count, chunk_size, ratio)
+    estimate = _evidence((drawn.log_weights for drawn in draws), count, draws.probe.scale)
+    return replace(estimate, is_bound=not draws.uses_ratio)
 
 
 def _evidence(chunks: Iterable[Tensor], num_samples: int, scale: float | Tensor) -> LogEvidence:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_lvm.diagnostics.chunks import Chunks, Plated, UnknownRatio
+from pyro_lvm.diagnostics.chunks import Chunks, Plated
 from pyro_lvm.diagnostics.discrete import with_discrete_draws
+from pyro_lvm.diagnostics.missing import UnknownRatio
 from pyro_lvm.objectives import ELBO
 from pyro_lvm.particles import Particles
 
@@ -33,7 +34,8 @@ def sample_posterior(
     guide's draws.
 
     Independent draws: their quality is the guide's, which :func:`pyro_lvm.diagnostics.
-    pareto_khat` measures; they are not corrected by importance weights.
+    pareto_khat` measures; they are not corrected by importance weights. For draws with their
+    weights see :func:`pyro_lvm.diagnostics.to_inference_data`. A guide needs no density here.
 
     Args:
         model: generative program, called as ``model(*args, **kwargs)``.

@@ -75,6 +75,7 @@ class RatioQuality:
         """Numbers for the record, by name."""
         return {
             "discriminator_log_loss": self.log_loss.mean().item(),
+            "discriminator_log_loss_of_constant": self.best_constant,
             "discriminator_accuracy": self.accuracy.mean().item(),
             "discriminator_calibration_error": self.calibration_error.item(),
             "discriminator_is_saturated": int(self.is_saturated),
