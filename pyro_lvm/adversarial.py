@@ -35,8 +35,10 @@ class AdversarialObjective(Objective):
         context: from the programs' arguments to the discriminator's context; by default their
             first argument.
         num_discriminator_steps: for each step of the programs.
-        discriminator_lr: learning rate of its Adam, with beta_1 = 0.5.
-        discriminator_optimizer: from parameters to an optimiser, in place of Adam.
+        discriminator_lr: its learning rate, a number or a function of the training step, so
+            that it can fall with that of the programs.
+        discriminator_optimizer: from parameters to an optimiser, in place of Adam with
+            beta_1 = 0.5. Its rate is set to ``discriminator_lr`` before each step.
         r1: gradient penalty on the discriminator; biases the ratio, off by default.
         ema: decay of an average of the discriminator's weights; 0 for none. The average lags
             behind a guide that moves.
@@ -64,7 +66,7 @@ class AdversarialObjective(Objective):
         contrast: str = "prior",
         context: Callable[..., Any] | None = None,
         num_discriminator_steps: int = 1,
-        discriminator_lr: float = 1e-3,
+        discriminator_lr: Schedule = 3e-4,
         discriminator_optimizer: Callable[[Iterable[Tensor]], Optimizer] | None = None,
         r1: float = 0.0,
         ema: float = 0.0,
@@ -79,12 +81,12 @@ class AdversarialObjective(Objective):
             beta=beta,
             max_plate_nesting=max_plate_nesting,
         )
+        self.discriminator_lr = discriminator_lr
         self.ratio = Adversary(
             discriminator,
             contrast=contrast,
             context=context or self.sees_data,
             num_steps=num_discriminator_steps,
-            lr=discriminator_lr,
             optimizer=discriminator_optimizer,
             r1=r1,
             ema=ema,
@@ -97,11 +99,16 @@ class AdversarialObjective(Objective):
 
     def estimate(self, draw: Draw) -> tuple[Particles, Tensor]:
         """Draws, and the bound ``(*batch,)`` with its gradient, after the discriminator's steps."""
-        self.ratio.learns = torch.is_grad_enabled()
+        self.ratio.rate = self.rate_now() if torch.is_grad_enabled() else None
         try:
             return super().estimate(draw)
         finally:
-            self.ratio.learns = False
+            self.ratio.rate = None
+
+    def rate_now(self) -> float:
+        """The discriminator's learning rate at the step to come."""
+        rate = self.discriminator_lr
+        return rate(self.step) if callable(rate) else rate
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to go on exactly: numbers and tensors only."""

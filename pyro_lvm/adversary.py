@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ Sites = Mapping[str, Site]
 class Adversary:
     r"""Estimates :math:`\log q(z \mid x) - \log p(z)` by logistic regression on draws.
 
-    While it learns, each use first takes ``num_steps`` optimiser steps on
+    While it has a ``rate``, each use first takes ``num_steps`` optimiser steps at that rate on
 
     .. math:: E_q \,\mathrm{softplus}(-T(x, z)) + E_r \,\mathrm{softplus}(T(x, z))
 
@@ -41,8 +42,8 @@ class Adversary:
         context: from the programs' arguments to the discriminator's context; by default the
             first of them. ``False`` for no context.
         num_steps: discriminator steps for each step of the objective; 0 leaves it as it is.
-        lr: learning rate of its Adam.
-        optimizer: from parameters to an optimiser, in place of Adam.
+        optimizer: from parameters to an optimiser, whose own learning rate is not used; Adam
+            with beta_1 = 0.5 if left out.
         r1: weight of the squared gradient of T in z at draws of the contrast. It stabilises,
             and biases the ratio.
         ema: decay of an average of the discriminator's weights, by which T is evaluated.
@@ -56,7 +57,6 @@ class Adversary:
         contrast: str,
         context: Callable[..., Any] | bool,
         num_steps: int,
-        lr: float,
         optimizer: Callable[[Iterable[Tensor]], Optimizer] | None,
         r1: float,
         ema: float,
@@ -69,10 +69,10 @@ class Adversary:
         self.num_steps = num_steps
         self.r1, self.ema = r1, ema
         self.sites = sites
-        self.learns = False
+        self.rate: float | None = None
         self.watch = Watch(type(discriminator).__name__)
         parameters = [*discriminator.parameters()]
-        make = optimizer or (lambda given: Adam(given, lr=lr, betas=(0.5, 0.999)))
+        make = optimizer or partial(Adam, betas=(0.5, 0.999))
         self.optimizer = make(parameters) if parameters else None
 
     def covers(self, model: Sites, guide: Sites) -> Sequence[str]:
@@ -84,11 +84,11 @@ class Adversary:
     def __call__(
         self, values: Mapping[str, Tensor], model: Sites, guide: Sites, args: Any, kwargs: Any
     ) -> Tensor:
-        """The log-ratio at ``values``, ``(K, *plates)`` nats, after learning if it learns."""
+        """The log-ratio at ``values``, ``(K, *plates)`` nats, after its steps if it has a rate."""
         covered, context = self._covered(values, model, guide), self._context(args, kwargs)
         now = self.contrast(covered)
         self._follow(now.draws)
-        if self.learns and self.optimizer is not None:
+        if self.rate is not None and self.optimizer is not None:
             self._learn(covered, now, context)
         return self._logits(self.average, now.draws, context) + now.offset
 
@@ -145,6 +145,8 @@ class Adversary:
             (slope,) = torch.autograd.grad(fake.sum(), others, create_graph=True)
             loss = loss + 0.5 * self.r1 * slope.square().sum(-1).mean()
         optimizer: Any = self.optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -2,6 +2,7 @@
 
 import pickle
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import pyro
@@ -239,7 +240,39 @@ def test_programs_step_never_moves_it() -> None:
     assert not any(p.requires_grad for p in objective.discriminator.parameters())
 
 
-@pytest.mark.parametrize("options", [{}, {"ema": 0.9}, {"r1": 0.1, "num_discriminator_steps": 3}])
+def rates(objective: AdversarialObjective, steps: int) -> list[float]:
+    """The discriminator's rate in each step: how far plain descent moves a weight."""
+    weight, found = objective.discriminator.get_parameter("linear.weight"), []
+    for _ in range(steps):
+        before = weight.clone()
+        objective.differentiable_loss(model, Guide(), X)
+        assert weight.grad is not None
+        found.append(((before - weight) / weight.grad)[0, 0].item())
+    return found
+
+
+def test_rate_of_the_discriminator_follows_its_schedule() -> None:
+    """Whatever optimiser it has; goes on where a saved objective stood."""
+    options = {
+        "discriminator_lr": lambda step: 0.1 / (1 + step),
+        "discriminator_optimizer": partial(torch.optim.SGD, lr=7.0),
+    }
+    objective = AVB(Quadratic(), **options)
+    assert rates(objective, 3) == pytest.approx([0.1, 0.05, 0.1 / 3])
+    resumed = AVB(Quadratic(), **options)
+    resumed.load_state_dict(objective.state_dict())
+    assert rates(resumed, 1) == pytest.approx([0.025])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"ema": 0.9},
+        {"r1": 0.1, "num_discriminator_steps": 3},
+        {"discriminator_lr": lambda step: 0.01 * 0.5**step},
+    ],
+)
 def test_state_goes_on_exactly(options: dict[str, Any]) -> None:
     first = AVB(Quadratic(), 2, **options)
     _, guide = trained(first, 3)
