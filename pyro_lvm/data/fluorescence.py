@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil
+from math import ceil, sqrt
 
 import torch
 from torch import Tensor
@@ -95,4 +95,4 @@ def noise_level(traces: Traces) -> Tensor:  # (cells,)
         tensor([1.9000])
     """
     median: Tensor = traces.x.diff(dim=1).abs().nanmedian(1).values
-    return 100 * median / traces.rate**0.5
+    return 100 * median / sqrt(traces.rate)

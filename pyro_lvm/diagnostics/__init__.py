@@ -6,12 +6,35 @@ from pyro_lvm.diagnostics.evidence import LogEvidence, log_evidence
 from pyro_lvm.diagnostics.figures import plot_khat
 from pyro_lvm.diagnostics.posterior import sample_posterior
 from pyro_lvm.diagnostics.ratio_quality import RatioQuality, plot_calibration, ratio_quality
+from pyro_lvm.diagnostics.spike_calibration import (
+    CountCoverage,
+    Reliability,
+    brier_score,
+    count_coverage,
+    reliability,
+    spike_log_score,
+)
+from pyro_lvm.diagnostics.spike_detection import spike_auc, spike_average_precision, spike_f1
+from pyro_lvm.diagnostics.spikes import (
+    Spread,
+    count_bias,
+    count_ratio,
+    spike_correlation,
+    spread,
+)
 from pyro_lvm.weights import effective_sample_size, pareto_khat, pareto_smooth
 
 __all__ = [
     "AIS",
+    "CountCoverage",
     "LogEvidence",
     "RatioQuality",
+    "Reliability",
+    "Spread",
+    "brier_score",
+    "count_bias",
+    "count_coverage",
+    "count_ratio",
     "effective_sample_size",
     "log_evidence",
     "pareto_khat",
@@ -19,6 +42,13 @@ __all__ = [
     "plot_calibration",
     "plot_khat",
     "ratio_quality",
+    "reliability",
     "sample_posterior",
+    "spike_auc",
+    "spike_average_precision",
+    "spike_correlation",
+    "spike_f1",
+    "spike_log_score",
+    "spread",
     "to_inference_data",
 ]
