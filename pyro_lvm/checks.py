@@ -31,22 +31,28 @@ def is_imputed(site: Site) -> bool:
     return not site.is_observed and site.name.endswith("_unobserved")
 
 
-def check_programs(model: Sites, guide: Sites) -> None:
-    """Raise where site names, plates, event shapes or auxiliary sites do not fit."""
+def check_programs(model: Sites, guide: Sites, mixes: bool = False) -> None:
+    """Raise where site names, plates, event shapes or auxiliary sites do not fit.
+
+    ``mixes`` tells that auxiliary sites of one program are averaged out.
+    """
     if not model:
         raise _nothing_sampled()
-    _check_names(model, guide)
+    _check_names(model, guide, mixes)
     _check_frames([*model.values(), *guide.values()])
-    _check_auxiliary(guide)
+    if not mixes:
+        _check_auxiliary(guide)
     _check_not_enumerated(guide)
 
 
-def check_site(site: Site, max_plate_nesting: int, num_particles: int | None) -> None:
-    """Raise :class:`PlateError` if a batch dim has no plate, and for a misshapen value."""
+def check_site(site: Site, sizes: Mapping[int, int]) -> None:
+    """Raise :class:`PlateError` if a batch dim has no plate, and for a misshapen value.
+
+    ``sizes`` are those of the dims that need none, by dim.
+    """
     known = {frame.dim for frame in site.frames}.union(site.infer.get("_dim_to_id", ()))
     for dim, size in enumerate(site.fn.batch_shape, start=-len(site.fn.batch_shape)):
-        particle = dim == -1 - max_plate_nesting and num_particles is not None
-        if size != 1 and dim not in known and not (particle and size == num_particles):
+        if dim not in known and size not in (1, sizes.get(dim, 1)):
             raise unplated(site.name, site.fn, dim)
     event_dim = site.fn.event_dim
     event = site.value.shape[site.value.dim() - event_dim :]
@@ -92,8 +98,11 @@ def _nothing_sampled() -> ProgramError:
     )
 
 
-def _check_names(model: Sites, guide: Sites) -> None:
-    optional = {n for n, s in model.items() if is_imputed(s) or is_enumerated(s)}
+def _check_names(model: Sites, guide: Sites, mixes: bool) -> None:
+    mixing = {n for n, s in model.items() if s.is_auxiliary and n not in guide}
+    if mixing and not mixes:
+        raise _not_averaged(min(mixing), "model")
+    optional = mixing | {n for n, s in model.items() if is_imputed(s) or is_enumerated(s)}
     latent = {n for n, s in model.items() if not s.is_observed} - optional
     known = {n for n, s in model.items() if not s.is_observed}
     drawn = {n for n, s in guide.items() if not s.is_observed and not s.is_auxiliary}
@@ -168,15 +177,19 @@ def _check_auxiliary(guide: Sites) -> None:
         if s.is_downstream and not s.is_delta and not s.is_auxiliary and not s.is_observed
     ]
     if mixing and mixed:
-        raise ProgramError(
-            explain(
-                f"auxiliary site '{mixing[0]}'",
-                f"a guide with an explicit density for '{mixed[0]}'",
-                "a mixing variable, whose joint density with it is not the guide's density",
-                "Make it a latent of the model with its own reverse distribution there, or "
-                "use an objective that marginalises mixing variables.",
-            )
+        raise _not_averaged(mixing[0], "guide", mixed[0])
+
+
+def _not_averaged(name: str, program: str, latent: str = "its latents") -> ProgramError:
+    return ProgramError(
+        explain(
+            f"auxiliary site '{name}'",
+            f"a {program} with an explicit density for '{latent}'",
+            "a mixing variable, whose joint density with it is another",
+            "Use an objective that marginalises mixing variables, such as SIVI or DSIVI, or make "
+            "it a latent of the model with its own reverse distribution there.",
         )
+    )
 
 
 def _check_not_enumerated(guide: Sites) -> None:

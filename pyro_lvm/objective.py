@@ -69,6 +69,9 @@ class Objective(PyroELBO):
     ratio: Ratio | None = None
     """What stands in for the densities of some sites."""
 
+    mixes: ClassVar[bool] = False
+    """Whether auxiliary sites are averaged out."""
+
     min_particles: ClassVar[int] = 1
     """The fewest draws that train the guide."""
 
@@ -134,6 +137,31 @@ class Objective(PyroELBO):
     def extra_loss(self, model: Program, guide: Program, args: Any, kwargs: Any) -> Tensor | None:
         """A scalar loss beside the bound's: its gradient is added, its value is not."""
         return None
+
+    def run(
+        self,
+        model: Program,
+        guide: Program,
+        args: Any,
+        kwargs: Any,
+        max_plate_nesting: int,
+        **how: Any,
+    ) -> Particles:
+        """One draw of all particles, with what stands for the programs' densities.
+
+        ``how`` is what a gradient estimator asks of :func:`pyro_lvm.particles.draw`.
+        """
+        return draw(
+            model,
+            guide,
+            args,
+            kwargs,
+            num_particles=self.num_particles,
+            max_plate_nesting=max_plate_nesting,
+            enumerate_sites=self.enumerates,
+            ratio=self.ratio,
+            **how,
+        )
 
     # What Pyro and its users call.
 
@@ -237,20 +265,16 @@ class Objective(PyroELBO):
         self, model: Program, guide: Program, args: Any, kwargs: Any, **how: Any
     ) -> Particles:
         if self.max_plate_nesting is None:
-            self.max_plate_nesting, self.enumerates = inspect(model, guide, args, kwargs)
-        how |= {
-            "num_particles": self.num_particles,
-            "enumerate_sites": self.enumerates,
-            "ratio": self.ratio,
-        }
+            found = inspect(model, guide, args, kwargs, self.mixes)
+            self.max_plate_nesting, self.enumerates = found
         nesting = self.max_plate_nesting
         try:
-            particles = draw(model, guide, args, kwargs, max_plate_nesting=nesting, **how)
+            particles = self.run(model, guide, args, kwargs, nesting, **how)
         except Enumerates:
             self.enumerates = True
             return self._draw(model, guide, args, kwargs, **how)
         except PlateCollision:
-            found = inspect(model, guide, args, kwargs)
+            found = inspect(model, guide, args, kwargs, self.mixes)
             if self._nesting_is_given or found.max_plate_nesting == nesting:
                 raise
             self.max_plate_nesting = None

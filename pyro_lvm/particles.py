@@ -19,7 +19,18 @@ from pyro_lvm.errors import PlateError, explain
 from pyro_lvm.layout import Layout, Scale
 from pyro_lvm.tracing import Program, Recorder, Site
 
-__all__ = ["Nature", "Part", "Particles", "Ratio", "draw", "inspect"]
+__all__ = [
+    "Nature",
+    "Part",
+    "Particles",
+    "Ratio",
+    "assembled",
+    "check_densities",
+    "check_runs",
+    "draw",
+    "folded",
+    "inspect",
+]
 
 Relay = Callable[[Tensor], Tensor]
 
@@ -108,10 +119,10 @@ class Nature(NamedTuple):
     enumerates: bool
 
 
-def inspect(model: Program, guide: Program, args: Any, kwargs: Any) -> Nature:
+def inspect(model: Program, guide: Program, args: Any, kwargs: Any, mixes: bool = False) -> Nature:
     """Check both programs on one draw and return what they need.
 
-    Leaves the random state as it was.
+    Leaves the random state as it was. ``mixes`` tells that auxiliary sites are averaged out.
 
     Raises:
         ProgramError: names, plates or shapes that do not fit; see ``pyro_lvm.checks``.
@@ -121,10 +132,10 @@ def inspect(model: Program, guide: Program, args: Any, kwargs: Any) -> Nature:
         q = record_checked(guide, args, kwargs, Recorder(None, _ANY))
         given = {name: site.value for name, site in q.sites.items() if not site.is_observed}
         p = record_checked(model, args, kwargs, Recorder(None, _ANY, given, q.plates))
-    check_programs(p.sites, q.sites)
+    check_programs(p.sites, q.sites, mixes)
     sites = [*p.sites.values(), *q.sites.values()]
     for site in sites:
-        check_site(site, _ANY, None)
+        check_site(site, {})
         if site.is_observed and (error := nonfinite_data(site)):
             raise error
     dims = [frame.dim for site in sites for frame in site.frames if frame.dim is not None]
@@ -177,9 +188,9 @@ def draw(
     p = record_checked(program, args, kwargs, recorder)
     if not enumerate_sites and any(is_enumerated(p.sites[n]) for n in p.sites.keys() - values):
         raise Enumerates
-    _check(p, q)
+    check_runs(p, q)
     covered = ratio.covers(p.sites, q.sites) if ratio else ()
-    _check_densities(p.sites, q.sites, covered)
+    check_densities(p.sites, q.sites, covered)
     model_sites = {n: s for n, s in p.sites.items() if not is_imputed(s) or n in values}
     drawn_sites = guide_sites(q.sites, p.sites)
     layout = Layout.of(model_sites, drawn_sites, nesting)
@@ -200,24 +211,26 @@ def draw(
     return particles
 
 
-def _check_densities(
-    model: Mapping[str, Site], guide: Mapping[str, Site], covered: Sequence[str]
+def check_densities(
+    model: Mapping[str, Site], guide: Mapping[str, Site], covered: Sequence[str] = ()
 ) -> None:
+    """Raise for a site without a density that nothing stands in for."""
     for name, site in [*model.items(), *guide.items()]:
         if name not in covered and is_implicit(site.fn):
             raise no_density(f"site '{name}'")
 
 
-def _check(p: Recorder, q: Recorder) -> None:
-    check_programs(p.sites, q.sites)
+def check_runs(p: Recorder, q: Recorder, mixes: bool = False) -> None:
+    """Raise where the two programs, as they ran, do not fit."""
+    check_programs(p.sites, q.sites, mixes)
     for recorder in (p, q):
         for site in recorder.sites.values():
-            check_site(site, recorder.max_plate_nesting, recorder.num_particles)
+            check_site(site, recorder.sizes)
 
 
 def _with_direct(particles: Particles, layout: Layout, terms: Mapping[str, Tensor]) -> Particles:
     log_q = particles.log_q
-    direct = [*_folded(layout, terms, layout.guide_scales).values()]
+    direct = [*folded(layout, terms, layout.guide_scales).values()]
     return replace(particles, log_q_direct=_total(direct, log_q.new_zeros(()), log_q.shape))
 
 
@@ -237,18 +250,34 @@ def _assemble(
     num_particles: int,
 ) -> Particles:
     p_parts = _p_parts(p, layout, log_p)
-    q_parts = _folded(layout, log_q, layout.guide_scales)
+    q_parts = folded(layout, log_q, layout.guide_scales)
+    particles = assembled(p, q, layout, p_parts, q_parts, num_particles)
+    scored = [layout.fold(term) for term in _score_terms(p, q, log_q)]
+    if not scored:
+        return particles
+    log_p_total = particles.log_p
+    total = _total(scored, log_p_total.new_zeros(()), log_p_total.shape)
+    return replace(particles, log_score=total)
+
+
+def assembled(
+    p: Recorder,
+    q: Recorder,
+    layout: Layout,
+    p_parts: Mapping[str, Tensor],
+    q_parts: Mapping[str, Tensor],
+    num_particles: int,
+) -> Particles:
+    """Particles of two recorded runs, from their terms by site, ``(K or 1, *batch)``."""
     shape = (num_particles, *layout.shape)
     somewhere = [*p_parts.values(), *(site.value for site in p.sites.values())]
     zero = somewhere[0].new_zeros(())  # of the data's device, for empty guides
-    scored = [layout.fold(term) for term in _score_terms(p, q, log_q)]
     return Particles(
         log_p=_total([*p_parts.values()], zero, shape),
         log_q=_total([*q_parts.values()], zero, shape),
         scale=layout.scale,
         parts={n: Part(p_parts.get(n), q_parts.get(n)) for n in {**q_parts, **p_parts}},
         values={n: s.value for n, s in q.sites.items() if n in p.sites and not s.is_observed},
-        log_score=_total(scored, zero, shape) if scored else None,
         model=p.sites,
         guide=q.sites,
         layout=layout,
@@ -260,7 +289,7 @@ def _p_parts(p: Recorder, layout: Layout, log_p: Mapping[str, Tensor]) -> dict[s
     _check_sums(p, layout)
     inside, sums = sum_out(log_p, layout.model_scales, p.sites, layout.max_plate_nesting)
     alone = {n: term for n, term in log_p.items() if n not in inside}
-    parts = _folded(layout, alone, layout.model_scales)
+    parts = folded(layout, alone, layout.model_scales)
     if sums:
         parts[" + ".join(n for n in log_p if n in inside)] = reduce(add, map(layout.fold, sums))
     return parts
@@ -295,9 +324,10 @@ def _log_p(site: Site) -> Tensor:
     return log_prob(replace(site, mask=None) if is_summed_out(site) else site)
 
 
-def _folded(
+def folded(
     layout: Layout, terms: Mapping[str, Tensor], scales: Mapping[str, Scale]
 ) -> dict[str, Tensor]:
+    """Terms by site summed over all plates but the batch, each times its factor."""
     return {n: layout.fold(_times(term, scales[n])) for n, term in terms.items()}
 
 

@@ -112,6 +112,12 @@ class Recorder(Messenger):
         self.plates: dict[str, Draw] = {}
         self._downstream = False
 
+    @property
+    def sizes(self) -> dict[int, int]:
+        """Sizes that the dims left of the plates may have, by dim, beside one."""
+        count = self.num_particles
+        return {} if count is None else {-1 - self.max_plate_nesting: count}
+
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if type(msg["fn"]).__name__ == "_Subsample":
             self._reuse_indices(msg)
@@ -123,7 +129,7 @@ class Recorder(Messenger):
         if msg["name"] in self.given:
             msg["value"], msg["done"] = self.given[msg["name"]], True
         elif self.num_particles is not None:
-            msg["fn"] = self._expand(msg["name"], msg["fn"], self.num_particles)
+            self._widen(msg)
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         name = msg["name"]
@@ -172,6 +178,10 @@ class Recorder(Messenger):
                 )
             )
         return value.detach()
+
+    def _widen(self, msg: dict[str, Any]) -> None:
+        """Make room for the particles in a latent site that is about to be drawn."""
+        msg["fn"] = self._expand(msg["name"], msg["fn"], self.num_particles or 1)
 
     def _varies(self, fn: Any) -> bool:
         return len(fn.batch_shape) > self.max_plate_nesting

@@ -116,9 +116,10 @@ class UnconstrainedModel:
 
     @torch.no_grad()
     def _draw(self, num_draws: int, given: Mapping[str, Tensor] | None = None) -> Sites:
-        sites = self._run(self.model, Recorder(num_draws, self._nesting, given))
+        recorder = Recorder(num_draws, self._nesting, given)
+        sites = self._run(self.model, recorder)
         for site in sites.values():
-            check_site(site, self._nesting, num_draws)
+            check_site(site, recorder.sizes)
         return sites
 
     def _batch_first(self, value: Tensor) -> Tensor:  # (M, *plates, *event) -> (M, *batch, ...)
@@ -174,7 +175,7 @@ _ANY = 1_000_000
 
 def _nesting(sites: Sites) -> int:
     for site in sites.values():
-        check_site(site, _ANY, None)
+        check_site(site, {})
     dims = [f.dim for site in sites.values() for f in site.frames if f.dim is not None]
     return -min(dims, default=0)
 

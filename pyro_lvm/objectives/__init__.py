@@ -5,11 +5,13 @@ from pyro_lvm.objectives.alpha_divergence import AlphaDivergence
 from pyro_lvm.objectives.avb import AVB, IWAVB
 from pyro_lvm.objectives.ciwae import CIWAE
 from pyro_lvm.objectives.cubo import CUBO
+from pyro_lvm.objectives.dsivi import DSIVI
 from pyro_lvm.objectives.elbo import ELBO
 from pyro_lvm.objectives.iwae import IWAE
 from pyro_lvm.objectives.miwae import MIWAE
 from pyro_lvm.objectives.piwae import PIWAE
 from pyro_lvm.objectives.renyi import Renyi
+from pyro_lvm.objectives.sivi import SIVI
 from pyro_lvm.objectives.tvo import TVO
 from pyro_lvm.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 
@@ -18,12 +20,14 @@ __all__ = [
     "AVB",
     "CIWAE",
     "CUBO",
+    "DSIVI",
     "ELBO",
     "IWAAE",
     "IWAE",
     "IWAVB",
     "MIWAE",
     "PIWAE",
+    "SIVI",
     "TVO",
     "AlphaDivergence",
     "Renyi",

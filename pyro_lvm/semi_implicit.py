@@ -1,0 +1,192 @@
+"""Objectives of semi-implicit programs: their mixing variables are averaged out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from pyro_lvm.annealing import Schedule
+from pyro_lvm.checks import is_imputed, record_checked
+from pyro_lvm.densities import guide_sites, log_prob
+from pyro_lvm.errors import PlateError, ProgramError, explain
+from pyro_lvm.layout import Layout
+from pyro_lvm.mixing import GuideRows, Marginal, Mixing, ModelRows, mixing_sites, split_rows
+from pyro_lvm.objective import Objective
+from pyro_lvm.particles import Particles, assembled, check_densities, check_runs, folded
+from pyro_lvm.tracing import Program
+from pyro_lvm.weights import log_mean_exp
+
+__all__ = ["MixedParticles", "SemiImplicitObjective", "draw_mixed"]
+
+
+@dataclass(frozen=True)
+class MixedParticles(Particles):
+    """Particles of programs with mixing variables.
+
+    Attributes:
+        log_prior: the model's density by row, and
+        log_guide: the guide's; None where it has no mixing variables. ``log_p`` contains the
+            lower side of the one, ``log_q`` the upper side of the other.
+    """
+
+    log_prior: Marginal | None = None
+    log_guide: Marginal | None = None
+
+    @property
+    def score_sites(self) -> list[str]:
+        """Latent sites that cannot be reparameterised; mixing variables need not be."""
+        return [n for n in self.values if self.guide[n].needs_score]
+
+    @property
+    def upper_log_weights(self) -> Tensor:
+        """Log-weights ``(K, *batch)`` with the lower side of log q: their mean is at least
+        the evidence lower bound's.
+        """
+        if self.log_guide is None:
+            return self.log_weights
+        return self.log_weights + (self.log_guide.upper - self.log_guide.lower)
+
+
+def draw_mixed(
+    model: Program,
+    guide: Program,
+    args: Any,
+    kwargs: Any,
+    *,
+    num_particles: int,
+    max_plate_nesting: int,
+    mixing: Mixing,
+) -> MixedParticles:
+    """Run the guide once and the model on its draws, mixing variables in rows of both.
+
+    Raises:
+        ProgramError: mixing variables that cannot be averaged out.
+        PlateError: they join the data of a minibatch in one density.
+    """
+    rows = GuideRows(num_particles, max_plate_nesting, mixing)
+    q = record_checked(guide, args, kwargs, rows)
+    given = {n: s.value for n, s in q.sites.items() if not (s.is_observed or s.is_auxiliary)}
+    prior_rows = ModelRows(num_particles, max_plate_nesting, given, q.plates, mixing)
+    p = record_checked(model, args, kwargs, prior_rows)
+    check_runs(p, q, mixes=True)
+    check_densities(p.sites, q.sites)
+    hidden = {*mixing_sites(p.sites, q.sites), *mixing_sites(q.sites, p.sites)}
+    if (unexpected := hidden & p.sites.keys()) and not mixing.num_prior_mixing:
+        raise _not_averaged(min(unexpected))
+    model_sites = {n: s for n, s in p.sites.items() if not is_imputed(s) or n in given}
+    drawn_sites = guide_sites(q.sites, p.sites)
+    layout = Layout.of(model_sites, drawn_sites, max_plate_nesting)
+    log_p = {n: log_prob(s) for n, s in model_sites.items() if n not in hidden}
+    log_q = {n: log_prob(s) for n, s in drawn_sites.items() if n not in hidden}
+    p_parts, log_prior = _averaged(folded(layout, log_p, layout.model_scales), prior_rows, layout)
+    q_parts, log_guide = _averaged(folded(layout, log_q, layout.guide_scales), rows, layout)
+    particles = assembled(p, q, layout, p_parts, q_parts, num_particles)
+    return MixedParticles(**vars(particles), log_prior=log_prior, log_guide=log_guide)
+
+
+def _not_averaged(name: str) -> ProgramError:
+    return ProgramError(
+        explain(
+            f"auxiliary site '{name}'",
+            "a model whose prior has a density",
+            "a mixing variable",
+            "Use DSIVI, which averages out those of the model too.",
+        )
+    )
+
+
+def _averaged(
+    parts: Mapping[str, Tensor], rows: GuideRows | ModelRows, layout: Layout
+) -> tuple[dict[str, Tensor], Marginal | None]:
+    """Terms by site, those that vary by row averaged in one, and that one's rows."""
+    plain, names, by_row = split_rows(parts, len(layout.shape))
+    if by_row is None:
+        return plain, None
+    _check_whole(layout, names)
+    marginal = rows.marginal(by_row)
+    return {**plain, " + ".join(names): marginal.value}, marginal
+
+
+def _check_whole(layout: Layout, names: list[str]) -> None:
+    for plate in layout.subsampled_inside:
+        raise PlateError(
+            explain(
+                f"plate '{plate}'",
+                f"the mixing variables of {names} inside it, on a minibatch",
+                "mixing variables outside it: they join all its data in one density",
+                "Draw the auxiliary site inside the plate, or pass the full data.",
+            )
+        )
+
+
+class SemiImplicitObjective(Objective):
+    r"""Importance-weighted bound with mixing variables averaged out, in nats per datum.
+
+    .. math::
+
+        \log \tfrac1K \sum_k
+        \frac{\tfrac1{J'} \sum_j p(x, z_k \mid \zeta_j)}
+             {\tfrac1{J+1} \sum_{j=0}^J q(z_k \mid \psi_{kj}, x)}
+
+    where :math:`\psi_{k0}` made :math:`z_k` and all others are independent of it. By symmetry
+    :math:`z_k` is a draw of the mixture that divides, so that each weight has the mean p(x):
+    a lower bound for any J, J', K, also where particles share the other draws.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ("reparam",)
+    mixes: ClassVar[bool] = True
+
+    mixing: Mixing
+
+    @abstractmethod
+    def __init__(
+        self,
+        mixing: Mixing,
+        num_particles: int,
+        gradient: str,
+        *,
+        beta: Schedule,
+        max_plate_nesting: int | None,
+    ) -> None:
+        self.mixing = mixing
+        super().__init__(num_particles, gradient, beta=beta, max_plate_nesting=max_plate_nesting)
+
+    def bound_per_datum(self, log_weights: Tensor) -> Tensor:
+        return log_mean_exp(log_weights)
+
+    def run(
+        self,
+        model: Program,
+        guide: Program,
+        args: Any,
+        kwargs: Any,
+        max_plate_nesting: int,
+        **how: Any,
+    ) -> MixedParticles:
+        if self.enumerates:
+            raise _enumerated(self)
+        return draw_mixed(
+            model,
+            guide,
+            args,
+            kwargs,
+            num_particles=self.num_particles,
+            max_plate_nesting=max_plate_nesting,
+            mixing=self.mixing,
+            **how,
+        )
+
+
+def _enumerated(objective: Objective) -> ProgramError:
+    return ProgramError(
+        explain(
+            type(objective).__name__,
+            "a model without sites to sum out",
+            'a site with infer={"enumerate": "parallel"}',
+            "Draw it in the guide, or use ELBO or IWAE with a guide that has a density.",
+        )
+    )
