@@ -2,24 +2,29 @@
 
 import math
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from explained import explained
 from torch import Tensor
 
+from pyro_lvm.data import Traces
 from pyro_lvm.diagnostics import (
     brier_score,
     count_bias,
     count_coverage,
     count_ratio,
+    plot_spikes,
     reliability,
     spike_auc,
     spike_average_precision,
     spike_correlation,
     spike_f1,
+    spike_inference_data,
     spike_log_score,
     spread,
 )
@@ -220,3 +225,59 @@ def test_counts_are_no_probabilities(score: Any) -> None:
 def test_shapes_must_agree(shape: tuple[int, ...]) -> None:
     with explained(DataError, "spikes", "(1, 5)", f"shape {shape}", "same frames"):
         spike_correlation(torch.zeros(shape), torch.zeros(1, 5), RATE)
+
+
+# Results.
+
+
+def recording(known: bool) -> Traces:
+    x = torch.randn(2, 90)
+    x[1, 60:] = NAN
+    spikes = torch.zeros(2, 90)
+    spikes[:, [10, 40]] = 1
+    return Traces(x, 30.0, ["left", "right"], spikes if known else None)
+
+
+def test_results_are_by_cell_and_time(tmp_path: Path) -> None:
+    traces, draws = recording(known=True), bernoulli(0.1, 8, 2, 90)
+    container = spike_inference_data(
+        traces, draws, calcium=2 * draws, fluorescence=torch.randn(8, 2, 90), attrs={"seed": 3}
+    )
+    container.to_netcdf(str(tmp_path / "spikes.nc"), engine="h5netcdf")
+    path = tmp_path / "spikes.nc"
+    with xr.open_dataset(path, group="posterior", engine="h5netcdf") as posterior:
+        assert posterior["spikes"].dims == ("chain", "draw", "cell", "time")
+        assert posterior["cell"].values.tolist() == ["left", "right"]
+        assert posterior["time"].values[[0, -1]] == pytest.approx([0.5 / 30, 3 - 0.5 / 30])
+        assert (posterior["calcium"] == 2 * posterior["spikes"]).all()
+    with xr.open_dataset(path, group="observed_data", engine="h5netcdf") as observed:
+        assert int(observed["fluorescence"].isnull().sum()) == 30
+    assert container["constant_data"]["true_spikes"].sum() == 4
+    assert container["posterior_predictive"]["fluorescence"].dims[2:] == ("cell", "time")
+    assert container.attrs["seed"] == 3
+
+
+def test_results_without_truth() -> None:
+    container = spike_inference_data(recording(known=False), torch.zeros(3, 2, 90))
+    assert "constant_data" not in container
+    assert "calcium" not in container["posterior"]
+
+
+def test_results_must_be_on_the_frames_of_the_recording() -> None:
+    with explained(DataError, "spikes", "(2, 90)", "shape (3, 2, 80)", "same frames"):
+        spike_inference_data(recording(known=True), torch.zeros(3, 2, 80))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_picture_of_a_cell(known: bool) -> None:
+    traces, draws = recording(known), bernoulli(0.1, 12, 2, 90)
+    figure = plot_spikes(traces, draws, 1, fitted=draws, start=1.0, seconds=1.0, num_rows=5)
+    trace, middle, raster = figure.axes
+    assert trace.get_title(loc="left") == "right"
+    assert len(raster.collections) == 5 + known
+    assert raster.get_xlim() == pytest.approx((1.0, 2.0))
+    shown = trace.lines[0].get_xdata()
+    assert np.asarray(shown) == pytest.approx((np.arange(30, 60) + 0.5) / 30)
+    ticks = [line.get_xdata() for line in trace.lines if line.get_marker() == "|"]
+    assert [np.asarray(t).tolist() for t in ticks] == ([pytest.approx([40.5 / 30])] * known)
+    assert middle.get_ylim()[1] >= draws[:, 1, 30:60].mean(0).max()

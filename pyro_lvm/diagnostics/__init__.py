@@ -15,6 +15,8 @@ from pyro_lvm.diagnostics.spike_calibration import (
     spike_log_score,
 )
 from pyro_lvm.diagnostics.spike_detection import spike_auc, spike_average_precision, spike_f1
+from pyro_lvm.diagnostics.spike_figures import plot_spikes
+from pyro_lvm.diagnostics.spike_results import spike_inference_data
 from pyro_lvm.diagnostics.spikes import (
     Spread,
     count_bias,
@@ -41,6 +43,7 @@ __all__ = [
     "pareto_smooth",
     "plot_calibration",
     "plot_khat",
+    "plot_spikes",
     "ratio_quality",
     "reliability",
     "sample_posterior",
@@ -48,6 +51,7 @@ __all__ = [
     "spike_average_precision",
     "spike_correlation",
     "spike_f1",
+    "spike_inference_data",
     "spike_log_score",
     "spread",
     "to_inference_data",
