@@ -150,10 +150,17 @@ class SemiImplicitObjective(Objective):
         gradient: str,
         *,
         beta: Schedule,
+        free_bits: float,
         max_plate_nesting: int | None,
     ) -> None:
         self.mixing = mixing
-        super().__init__(num_particles, gradient, beta=beta, max_plate_nesting=max_plate_nesting)
+        super().__init__(
+            num_particles,
+            gradient,
+            beta=beta,
+            free_bits=free_bits,
+            max_plate_nesting=max_plate_nesting,
+        )
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
         return log_mean_exp(log_weights)

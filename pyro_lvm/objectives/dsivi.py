@@ -46,6 +46,7 @@ class DSIVI(SemiImplicitObjective):
         share_prior_mixing: one set of the model's draws for all particles and data, whose law
             must then be one for all data.
         beta: KL warm-up factor in the loss, a number or a function of the step.
+        free_bits: floor of each latent site's mean KL in the loss, nats.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
 
     Raises:
@@ -86,6 +87,7 @@ class DSIVI(SemiImplicitObjective):
         share_mixing: bool = False,
         share_prior_mixing: bool = True,
         beta: Schedule = 1.0,
+        free_bits: float = 0.0,
         max_plate_nesting: int | None = None,
     ) -> None:
         self.num_mixing = check_draws("num_mixing", num_mixing, 0)
@@ -97,6 +99,7 @@ class DSIVI(SemiImplicitObjective):
             num_particles,
             gradient,
             beta=beta,
+            free_bits=free_bits,
             max_plate_nesting=max_plate_nesting,
         )
 

@@ -36,6 +36,7 @@ class SIVI(SemiImplicitObjective):
         num_mixing: J >= 0 fresh draws of the mixing variables, per particle and datum.
         share_mixing: one set of fresh draws for all particles of a datum.
         beta: KL warm-up factor in the loss, a number or a function of the step.
+        free_bits: floor of each latent site's mean KL in the loss, nats.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
 
     Raises:
@@ -73,6 +74,7 @@ class SIVI(SemiImplicitObjective):
         num_mixing: int = 50,
         share_mixing: bool = False,
         beta: Schedule = 1.0,
+        free_bits: float = 0.0,
         max_plate_nesting: int | None = None,
     ) -> None:
         self.num_mixing = check_draws("num_mixing", num_mixing, 0)
@@ -82,5 +84,6 @@ class SIVI(SemiImplicitObjective):
             num_particles,
             gradient,
             beta=beta,
+            free_bits=free_bits,
             max_plate_nesting=max_plate_nesting,
         )
