@@ -1,5 +1,6 @@
 """Generative models: one file each, one line here."""
 
+from pyro_lvm.models.calcium import LinearCalcium, PhysiologicalCalcium, SaturatingCalcium
 from pyro_lvm.models.factor_analysis import FactorAnalysis
 from pyro_lvm.models.gaussian_mixture import GaussianMixture
 from pyro_lvm.models.hidden_markov import HiddenMarkov
@@ -16,6 +17,9 @@ __all__ = [
     "FactorAnalysis",
     "GaussianMixture",
     "HiddenMarkov",
+    "LinearCalcium",
     "LinearGaussianSSM",
+    "PhysiologicalCalcium",
     "ProbabilisticPCA",
+    "SaturatingCalcium",
 ]

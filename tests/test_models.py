@@ -1,6 +1,7 @@
 """Generative models: one contract for all, exact answers where there are any."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,11 @@ from pyro_lvm.models import (
     FactorAnalysis,
     GaussianMixture,
     HiddenMarkov,
+    LinearCalcium,
     LinearGaussianSSM,
     ProbabilisticPCA,
 )
+from pyro_lvm.models.cell_parameters import CellParameters
 from pyro_lvm.objectives import ELBO
 from pyro_lvm.testing import ContractError, check_model, discover
 
@@ -33,10 +36,20 @@ MODELS = discover("pyro_lvm.models")
 # Called with covariates, model(x, y), and their latents are those of all data together: no
 # rows to draw or to permute without x. tests/test_regression.py holds them to exact answers.
 REGRESSIONS = {BayesianLinearRegression, BayesianLogisticRegression}
+# Traces of any number of frames, of cells: a frame rate must be given.
+RECORDINGS = {
+    model.__name__: partial(model, 30.0, num_frames=50)
+    for model in MODELS
+    if issubclass(model, CellParameters)
+}
 VARIANTS: dict[str, Callable[..., Any]] = {
     **{model.__name__: model for model in MODELS if model not in REGRESSIONS},
+    **RECORDINGS,
     "GaussianMixture-enumerated": lambda **k: GaussianMixture(enumerate_latents=True, **k),
     "HiddenMarkov-categorical": lambda **k: HiddenMarkov(3, "categorical", num_symbols=5, **k),
+    "LinearCalcium-rising": partial(LinearCalcium, 30.0, rise=True, num_frames=50),
+    "LinearCalcium-relaxed": partial(LinearCalcium, 30.0, spikes="relaxed", num_frames=50),
+    "LinearCalcium-white": partial(LinearCalcium, 30.0, drift=False, num_frames=50),
     "LinearGaussianSSM-two-steps": lambda **k: LinearGaussianSSM(2, 1, num_steps=2, **k),
     "VAE-gaussian": lambda **k: VAE(6, 3, (8,), "gaussian", **k),
     "VAE-gaussian-network": lambda **k: VAE(6, 3, (8,), "gaussian", noise="network", **k),
@@ -51,7 +64,8 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "VAE-prior": lambda **k: VAE(6, (3, 2), (8,), prior=LearnedNormal(2), **k),
     "VAE-prior-flow": lambda **k: VAE(6, 3, (8,), prior=ConditionalFlow(3), **k),
 }
-ROWS = {name: make for name, make in VARIANTS.items() if name != "HiddenMarkov-categorical"}
+SEQUENCES = {"HiddenMarkov-categorical", *(name for name in VARIANTS if "Calcium" in name)}
+ROWS = {name: make for name, make in VARIANTS.items() if name not in SEQUENCES}
 every_variant = pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS)
 linear_gaussian = pytest.mark.parametrize("model_class", [FactorAnalysis, ProbabilisticPCA])
 

@@ -13,6 +13,7 @@ from pyro_lvm.distributions.likelihoods import (
     PoissonLikelihood,
 )
 from pyro_lvm.distributions.linear_gaussian_chain import LinearGaussianChain
+from pyro_lvm.distributions.low_rank_normal import LowRankNormal
 from pyro_lvm.distributions.mixed import Columns, MixedLikelihood
 from pyro_lvm.distributions.straight_through import (
     StraightThroughBernoulli,
@@ -31,6 +32,7 @@ __all__ = [
     "Implicit",
     "Likelihood",
     "LinearGaussianChain",
+    "LowRankNormal",
     "MixedLikelihood",
     "NegativeBinomialLikelihood",
     "PoissonLikelihood",

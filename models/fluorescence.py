@@ -1,0 +1,197 @@
+"""What models of one trace a cell share: spikes, noise and drift around its fluorescence."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from pyro_lvm.distributions import LowRankNormal
+from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.models.calcium_dynamics import exponential_decay
+from pyro_lvm.models.cell_parameters import LEAST_NOISE, CellParameters
+from pyro_lvm.models.drift import drift_columns, remnant_column
+from pyro_lvm.models.indicators import INDICATORS
+from pyro_lvm.models.noise_level import QUARTILE, white_noise_scale
+from pyro_lvm.models.spike_priors import SPIKES, spike_prior
+from pyro_lvm.models.traces import as_traces
+from pyro_lvm.nn import check_choice, check_size, data_plate, widen
+
+__all__ = ["FluorescenceModel"]
+
+
+class FluorescenceModel(CellParameters):
+    r"""Base of models of traces: fluorescence that follows spikes, plus noise, plus drift.
+
+    .. math:: x_t = \beta + f_t(s) + \sigma \epsilon_t
+        + \sum_k w_k \cos \tfrac{\pi k (t + 1/2)}{T} + w_0 e^{-t / \tau}
+
+    Sites "spikes" and "x", of event shape ``(T,)``, inside plate "data". The weights of the slow
+    cosines, and of what is left of calcium from before the first frame, are Normal and
+    integrated out exactly (:class:`~pyro_lvm.distributions.LowRankNormal`). Frames that are NaN
+    are left out. Rates are per second and times in seconds, so a model learnt at one frame rate
+    can be built for another.
+
+    Parameters, ``(num_cells,)`` each: ``firing_rate`` in Hz; ``baseline`` :math:`\beta`,
+    ``noise_scale`` :math:`\sigma`, ``drift_scale`` and ``remnant_scale`` (of the two kinds of
+    weights) in dF/F; and those of f, which a subclass gives in ``response`` and starts from
+    ``INDICATORS[indicator][kind]``.
+
+    Args:
+        rate: frames per second.
+        indicator: "gcamp6f" or "gcamp6s".
+        num_frames: T of the traces that are drawn where there are no data.
+        num_cells: cells with parameters of their own; 1 is shared by all traces.
+        spikes: "bernoulli", "poisson" or "relaxed", see :func:`~pyro_lvm.models.spike_priors.
+            spike_prior`.
+        temperature: of "relaxed".
+        drift: has the slow parts; without them the noise is white.
+        drift_period: seconds in which the fastest cosine completes a cycle.
+        num_data: N, if batches are parts of the data; the plate then scales by N/B.
+
+    Raises:
+        ProgramError: no frame rate, or none above 0; an unknown choice; a size below 1.
+        DataError: ``x`` has another shape, or one frame; it is not known which cells they are.
+    """
+
+    kind: str
+    remnant = "decay"  # the time constant of what is left from before the first frame
+    row_shape: tuple[int, ...] = ()
+    baseline: Tensor
+    noise_scale: Tensor
+
+    def __init__(
+        self,
+        rate: float | None = None,
+        indicator: str = "gcamp6f",
+        *,
+        num_frames: int = 300,
+        num_cells: int = 1,
+        spikes: str = "bernoulli",
+        temperature: float = 0.5,
+        drift: bool = True,
+        drift_period: float = 20.0,
+        num_data: int | None = None,
+    ) -> None:
+        super().__init__(num_cells)
+        check_choice("indicator", indicator, INDICATORS)
+        check_choice("spikes", spikes, SPIKES)
+        self.rate = _check_positive("rate", rate, "frames per second")
+        self.num_frames = check_size("num_frames", num_frames)
+        self.spikes = spikes
+        self.temperature = _check_positive("temperature", temperature, "number")
+        self.drift = drift
+        self.drift_period = _check_positive("drift_period", drift_period, "seconds")
+        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self._learn({"firing_rate": 1.0, "baseline": 0.0, "noise_scale": 0.1})
+        self._learn({"drift_scale": 0.02, "remnant_scale": 0.1} if drift else {})
+        self._learn(INDICATORS[indicator][self.kind])
+
+    def forward(self, x: Any = None, cell: Any = None, *, size: int = 1) -> Tensor:
+        """Sites "spikes" and "x" inside plate "data"; returns the traces, 0 where NaN.
+
+        Args:
+            x: ``(B, T)`` dF/F, NaN where a frame is missing; None draws ``size`` traces from
+                the prior predictive.
+            cell: ``(B,)`` the cell of each trace; may be left out where cells share their
+                parameters, or each has one trace, in order.
+            size: number of traces to draw where ``x`` is None.
+        """
+        x, observed = (None, None) if x is None else as_traces(x, self.row_shape, self.baseline)
+        rows = size if x is None else len(x)
+        cell = self._cells(cell, rows, like=self.baseline)
+        plate = data_plate(rows, None if x is None else self.num_data, like=self.baseline)
+        with plate:
+            prior = self.prior(self.num_frames if x is None else x.shape[-1], cell)
+            trains = [pyro.sample(name, train) for name, train in prior.items()]
+            traces = self.decode(*trains, cell=cell, observed=observed)
+            drawn: Tensor = pyro.sample("x", traces, obs=x)
+        return drawn
+
+    def prior(self, num_frames: int, cell: Tensor | None = None) -> dict[str, TorchDistribution]:
+        """The distribution of each site's train, event ``(num_frames,)``."""
+        return {"spikes": self._train("firing_rate", num_frames, cell)}
+
+    def decode(
+        self, *trains: Tensor, cell: Tensor | None = None, observed: Tensor | None = None
+    ) -> TorchDistribution:
+        """The distribution of ``x`` given trains ``(*, B, T)``: batch ``(*, B)``.
+
+        Args:
+            trains: a value of each latent site.
+            cell: ``(B,)`` as of ``forward``.
+            observed: ``(B, T)``, True = observed; all frames are if left out.
+        """
+        loc = self.fluorescence(*trains, cell=cell)
+        noise = self._noise(loc, cell, observed)
+        traces: TorchDistribution = noise.to_event(1 + len(self.row_shape) - noise.event_dim)
+        return traces
+
+    def fluorescence(self, *trains: Tensor, cell: Tensor | None = None) -> Tensor:  # (*, B, T)
+        """dF/F without noise and drift."""
+        return self._row("baseline", cell) + self.response(*(widen(t) for t in trains), cell=cell)
+
+    def calcium(self, spikes: Tensor, cell: Tensor | None = None) -> Tensor:  # (*, B, T)
+        """Free calcium above rest, in units of what one spike adds."""
+        return exponential_decay(spikes, self._row("decay", cell), self.rate)
+
+    def response(self, *trains: Tensor, cell: Tensor | None = None) -> Tensor:  # (*, B, T)
+        """dF/F that trains ``(*, B, T)`` cause, above the baseline."""
+        raise NotImplementedError
+
+    def start_at(self, x: Any) -> None:
+        """Start baseline and noise at those of traces ``(num_cells, T)``, one of each cell.
+
+        The noise is that of the steps between frames; the baseline is the lower quartile, which
+        transients hardly touch, raised by what lies between a Normal's quartile and its mean.
+        Parameters that are shared start at the mean over the traces.
+
+        Raises:
+            DataError: there is not one trace of each cell.
+        """
+        values, observed = as_traces(x, self.row_shape, self.baseline)
+        self._cells(None, len(values), like=values)
+        values = torch.where(observed, values, torch.nan)
+        noise = white_noise_scale(values).clamp(min=2 * LEAST_NOISE)
+        lower = torch.where(values <= values.nanmedian(-1, keepdim=True).values, values, torch.nan)
+        baseline = lower.nanmedian(-1).values + QUARTILE * noise
+        self.noise_scale = _of_cells(noise, self.noise_scale)
+        self.baseline = _of_cells(baseline, self.baseline)
+
+    def _train(self, name: str, num_frames: int, cell: Tensor | None) -> TorchDistribution:
+        expected = self._row(name, cell) / self.rate
+        return spike_prior(self.spikes, expected, num_frames, self.temperature)
+
+    def _noise(
+        self, loc: Tensor, cell: Tensor | None, observed: Tensor | None
+    ) -> TorchDistribution:
+        scale = self._row("noise_scale", cell)
+        if self.drift:
+            columns = self._slow_columns(loc.shape[-1], cell)
+            return LowRankNormal(loc, scale, columns, observed)
+        white: TorchDistribution = dist.Normal(loc, scale)
+        return white if observed is None else white.mask(observed)
+
+    def _slow_columns(self, num_frames: int, cell: Tensor | None) -> Tensor:  # (B, T, R)
+        drift = drift_columns(num_frames, self.rate, self.drift_period, like=self.baseline)
+        left = remnant_column(num_frames, self.rate, self._row(self.remnant, cell))
+        slow = self._row("drift_scale", cell).unsqueeze(-1) * drift
+        return torch.cat([slow, self._row("remnant_scale", cell).unsqueeze(-1) * left], -1)
+
+
+def _of_cells(found: Tensor, start: Tensor) -> Tensor:
+    """A value a cell: that of its traces, or of all; as it was where all frames are missing."""
+    values = found if len(found) == len(start) else found.nanmean(0, keepdim=True)
+    return torch.where(values.isnan(), start, values).detach()
+
+
+def _check_positive(name: str, value: float | None, unit: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < inf:
+        found = "none" if value is None else repr(value)
+        raise ProgramError(explain(name, f"a {unit} above 0", found, f"Pass {name}."))
+    return float(value)
