@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from calcium_files import write_neurons
 from explained import explained
 from torch import Tensor
 
@@ -298,21 +299,10 @@ def test_noise_level_of_white_noise(float64: torch.dtype) -> None:
 # Real recordings, as they are stored.
 
 
-def _write_neurons(folder: Path) -> None:
-    """Two neurons of 4 s and 2 s at 100 Hz; a ramp in time, one spike a second."""
-    arrays: dict[str, Any] = {"n": 2}
-    for i, seconds in enumerate((4, 2)):
-        time = (np.arange(100 * seconds) + 0.5) / 100
-        key = f"{i:03d}"
-        arrays[f"{key}_dff"] = time.astype(np.float32)
-        arrays[f"{key}_spike_times"] = np.arange(seconds) + 0.21
-        arrays[f"{key}_rate_hz"] = 100.0
-        arrays[f"{key}_cell"] = f"CAttached_Allen_mouse_{i}_neuropil_subtracted_mini"
-    np.savez(folder / "calcium_gcamp6f_v1.npz", **arrays)
-
-
 def test_recordings_with_true_spikes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _write_neurons(tmp_path)
+    """Ramps in time of 4 s and 2 s, with a spike a second."""
+    ramps = [(np.arange(100 * seconds) + 0.5) / 100 for seconds in (4, 2)]
+    write_neurons(tmp_path, ramps, [np.arange(seconds) + 0.21 for seconds in (4, 2)])
     traces = calcium("gcamp6f", tmp_path, rate=25.0)
     assert traces.names == ("mouse_0", "mouse_1")
     assert traces.x.shape == (2, 100)

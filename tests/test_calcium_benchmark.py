@@ -1,0 +1,75 @@
+"""The calcium benchmark: its scores are right, and the script prints and keeps its tables."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from calcium_files import write_neurons
+
+from benchmarks import calcium, calcium_oasis
+from benchmarks.calcium import Kept, main, markdown
+from benchmarks.calcium_cells import cells_of
+from benchmarks.calcium_scores import Found, scores
+from pyro_lvm.data import Traces
+
+
+@pytest.fixture
+def neurons(tmp_path: Path) -> Path:
+    """Four neurons of 20 s whose spikes are seen at once and decay in 0.4 s."""
+    random = np.random.RandomState(0)
+    kernel = 0.19 * np.exp(-np.arange(300) / 40)
+    spikes = random.rand(4, 2000) < 0.01
+    noise = 0.02 * random.randn(4, 2000)
+    traces = [np.convolve(s, kernel)[:2000] + n for s, n in zip(spikes, noise)]
+    write_neurons(tmp_path, traces, [(s.nonzero()[0] + 0.5) / 100 for s in spikes])
+    return tmp_path
+
+
+def test_scores_of_the_truth() -> None:
+    spikes = torch.bernoulli(torch.full((2, 1200), 0.05))
+    x = torch.randn(2, 1200)
+    x[1, 900:] = torch.nan
+    traces = Traces(x, 60.0, spikes=spikes)
+    found = scores(Found(spikes.roll(2, 1), spikes.expand(30, -1, -1), 1.5), traces)
+    perfect = ("r 40 ms, lag", "90 % counts cover", "F1 50 ms")
+    assert all(value > 0.99 for column in perfect for value in found[column])
+    assert found["lag (frames)"] == [2.0]
+    assert found["seconds"] == [1.5]
+    assert max(found["r 17 ms"]) < 0.3
+    assert found["nats a second"] == pytest.approx([60 * np.log(1 - 1e-4)] * 2, abs=1e-3)
+
+
+def test_markdown_is_over_cells_and_seeds() -> None:
+    runs = [{"r": [0.1, 0.3, 0.5], "s": [1.0]}, {"r": [0.3, 0.5, 0.7], "s": [3.0]}]
+    text = markdown({"one": runs, "other": [{"s": [4.0]}]})
+    assert text.splitlines()[2:] == ["| one | 0.40 (0.30 to 0.50) | 2 |", "| other |  | 4 |"]
+    assert "0.50 (0.45 to 0.55)" in markdown({"one": runs}, [1, 2])
+
+
+def test_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, neurons: Path) -> None:
+    cells = cells_of("gcamp6f", neurons)
+    found = Found(torch.rand_like(cells.traces.x))
+    monkeypatch.setattr(calcium, "METHODS", {"ours": lambda *_: found})
+    path = tmp_path / "kept.json"
+    first = Kept(path).scores("gcamp6f", cells, "ours", 0, None)
+    monkeypatch.setattr(calcium, "METHODS", {})
+    assert Kept(path).scores("gcamp6f", cells, "ours", 0, None) == first
+    assert list(json.loads(path.read_text())) == ["gcamp6f: ours, seed 0"]
+
+
+def test_oasis_finds_spikes_and_prints_a_table(
+    neurons: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("oasis")
+    cells = cells_of("gcamp6f", neurons)
+    found = calcium_oasis.run("OASIS AR(1)", cells, 0, None)
+    assert min(scores(found, cells.traces)["r 100 ms"]) > 0.8
+    command = ["calcium", "gcamp6f", "--root", str(neurons), "--no-save", "--methods"]
+    monkeypatch.setattr(sys, "argv", [*command, "OASIS AR(1)", "OASIS, kernel given"])
+    main()
+    shown = capsys.readouterr().out
+    assert "## gcamp6f, 4 cells" in shown
+    assert shown.count("\n| OASIS") == 4
