@@ -15,7 +15,7 @@ from pyro_lvm.errors import ProgramError, PyroLVMError, explain
 from pyro_lvm.masking import masked_log_prob
 from pyro_lvm.tracing import Program, Recorder, Site
 
-__all__ = ["Routes", "guide_sites", "log_prob", "log_q_by_route"]
+__all__ = ["Routes", "check_repeatable", "guide_sites", "log_prob", "log_q_by_route"]
 
 Sites = Mapping[str, Site]
 
@@ -84,7 +84,7 @@ def log_q_by_route(
             n: _routes(log_prob(s, passed[n]), log_prob(s, passed[n].detach()))
             for n, s in sites.items()
         }
-    _check_repeatable(guide)
+    check_repeatable(guide)
     num_particles = q.num_particles or 1
     doubled = {
         n: torch.cat([z, z.detach()])
@@ -116,16 +116,17 @@ def _check_deltas(
             )
 
 
-def _check_repeatable(guide: Program) -> None:
+def check_repeatable(guide: Program) -> None:
     """Dropout would draw a new mask in the second run, of which the draws know nothing."""
     for name, part in guide.named_modules() if isinstance(guide, nn.Module) else ():
         if isinstance(part, _DropoutNd) and part.training and part.p > 0:
             raise ProgramError(
                 explain(
                     f"module '{name}' of the guide",
-                    "a guide that gives one density twice, under a path gradient",
+                    "a guide that gives one density twice",
                     f"{part} in training mode beside a latent that depends on another",
-                    "Use gradient='reparam', or take the dropout out.",
+                    "Take the dropout out, or use gradient='reparam' of an objective that runs the "
+                    "guide once.",
                 )
             )
 

@@ -43,6 +43,7 @@ __all__ = [
     "Marginal",
     "Mixing",
     "ModelRows",
+    "Rows",
     "check_draws",
     "mixing_sites",
     "split_rows",
@@ -115,7 +116,36 @@ class Marginal:
         return self.own
 
 
-class GuideRows(Recorder):
+class Rows(Recorder):
+    """Runs a program some of whose sites are in rows, left of the particles."""
+
+    def __init__(
+        self,
+        num_rows: int,
+        num_particles: int,
+        max_plate_nesting: int,
+        given: Mapping[str, Tensor] | None = None,
+        plates: Mapping[str, Draw] | None = None,
+    ) -> None:
+        super().__init__(num_particles, max_plate_nesting, given, plates)
+        self.count = num_particles
+        self.num_rows = num_rows
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        return super().sizes | {-2 - self.max_plate_nesting: self.num_rows}
+
+    def marginal(self, rows: Tensor) -> Marginal:
+        """From terms ``(S, K or 1, *batch)`` in all rows, each particle's own one first."""
+        rows = rows.expand(-1, self.count, *rows.shape[2:])
+        return Marginal(rows[0], rows[1:])
+
+    def in_rows(self, fn: Any, columns: int) -> Any:
+        """``fn`` expanded to ``(S, columns, *plates)``."""
+        return _in_rows(fn, self.num_rows, columns, self.max_plate_nesting)
+
+
+class GuideRows(Rows):
     """Draws a guide's latents from one row of its mixing variables, and scores them in all.
 
     Rows are S = J + 1 for each particle, its own one first; or, where the fresh draws are
@@ -123,14 +153,9 @@ class GuideRows(Recorder):
     """
 
     def __init__(self, num_particles: int, max_plate_nesting: int, mixing: Mixing) -> None:
-        super().__init__(num_particles, max_plate_nesting)
-        self.count = num_particles
+        num_own = num_particles if mixing.share else 1
+        super().__init__(mixing.num_mixing + num_own, num_particles, max_plate_nesting)
         self.shared = mixing.share
-        self.num_rows = mixing.num_mixing + (num_particles if mixing.share else 1)
-
-    @property
-    def sizes(self) -> dict[int, int]:
-        return super().sizes | {-2 - self.max_plate_nesting: self.num_rows}
 
     def marginal(self, rows: Tensor) -> Marginal:
         """From terms ``(S, K or 1, *batch)`` in all rows."""
@@ -140,13 +165,17 @@ class GuideRows(Recorder):
     def _widen(self, msg: dict[str, Any]) -> None:
         fn = msg["fn"]
         if msg["infer"].get("is_auxiliary"):
-            columns = 1 if self.shared and not self._varies(fn) else self.count
-            msg["fn"] = _in_rows(fn, self.num_rows, columns, self.max_plate_nesting)
+            msg["fn"] = self.in_rows(fn, self._columns(fn) if self.shared else self.count)
         elif self._has_rows(fn):
             _check_not_delta(msg)
             msg["value"], msg["done"] = self._own(fn()), True
         else:
             super()._widen(msg)
+
+    def _columns(self, fn: Any) -> int:
+        """How many it has: K if it reads a latent, else one."""
+        before = fn.batch_shape[: -self.max_plate_nesting or None]
+        return before[-1] if before else 1
 
     def _has_rows(self, fn: Any) -> bool:
         return len(fn.batch_shape) > self.max_plate_nesting + 1
@@ -159,7 +188,7 @@ class GuideRows(Recorder):
         return rows[: self.count].diagonal(dim1=0, dim2=1).movedim(-1, 0)
 
 
-class ModelRows(Recorder):
+class ModelRows(Rows):
     """Draws a model's mixing variables in rows, with its latents ``given``."""
 
     def __init__(
@@ -170,14 +199,8 @@ class ModelRows(Recorder):
         plates: Mapping[str, Draw],
         mixing: Mixing,
     ) -> None:
-        super().__init__(num_particles, max_plate_nesting, given, plates)
-        self.count = num_particles
+        super().__init__(mixing.num_prior_mixing, num_particles, max_plate_nesting, given, plates)
         self.shared = mixing.share_prior
-        self.num_rows = mixing.num_prior_mixing
-
-    @property
-    def sizes(self) -> dict[int, int]:
-        return super().sizes | {-2 - self.max_plate_nesting: self.num_rows}
 
     def marginal(self, rows: Tensor) -> Marginal:
         """From terms ``(J, K or 1, *batch)`` in all rows."""
@@ -188,7 +211,7 @@ class ModelRows(Recorder):
             super()._widen(msg)
             return
         fn, nesting = msg["fn"], self.max_plate_nesting
-        msg["fn"] = _in_rows(fn, self.num_rows, 1 if self.shared else self.count, nesting)
+        msg["fn"] = self.in_rows(fn, 1 if self.shared else self.count)
         if self.shared:
             _check_one_law(msg["name"], msg["fn"], nesting)
             follows = len(fn.batch_shape) > nesting + 1

@@ -14,13 +14,21 @@ from pyro_lvm.checks import is_imputed, record_checked
 from pyro_lvm.densities import guide_sites, log_prob
 from pyro_lvm.errors import PlateError, ProgramError, explain
 from pyro_lvm.layout import Layout
-from pyro_lvm.mixing import GuideRows, Marginal, Mixing, ModelRows, mixing_sites, split_rows
+from pyro_lvm.mixing import (
+    GuideRows,
+    Marginal,
+    Mixing,
+    ModelRows,
+    Rows,
+    mixing_sites,
+    split_rows,
+)
 from pyro_lvm.objective import Objective
 from pyro_lvm.particles import Particles, assembled, check_densities, check_runs, folded
-from pyro_lvm.tracing import Program
+from pyro_lvm.tracing import Program, Recorder
 from pyro_lvm.weights import log_mean_exp
 
-__all__ = ["MixedParticles", "SemiImplicitObjective", "draw_mixed"]
+__all__ = ["MixedParticles", "SemiImplicitObjective", "draw_mixed", "run_model", "weighed"]
 
 
 @dataclass(frozen=True)
@@ -69,22 +77,47 @@ def draw_mixed(
     """
     rows = GuideRows(num_particles, max_plate_nesting, mixing)
     q = record_checked(guide, args, kwargs, rows)
-    given = {n: s.value for n, s in q.sites.items() if not (s.is_observed or s.is_auxiliary)}
-    prior_rows = ModelRows(num_particles, max_plate_nesting, given, q.plates, mixing)
-    p = record_checked(model, args, kwargs, prior_rows)
+    p = run_model(model, args, kwargs, q, mixing)
+    drawn = guide_sites(q.sites, p.sites)
+    hidden = mixing_sites(q.sites, p.sites)
+    log_q = {n: log_prob(s) for n, s in drawn.items() if n not in hidden}
+    return weighed(p, q, rows, log_q)
+
+
+def run_model(model: Program, args: Any, kwargs: Any, q: Recorder, mixing: Mixing) -> ModelRows:
+    """Run the model at the guide's latents, its own mixing variables in rows.
+
+    Raises:
+        ProgramError: the two programs do not fit, or the model may not have such variables.
+    """
+    count, nesting = q.num_particles or 1, q.max_plate_nesting
+    latents = {n: s.value for n, s in q.sites.items() if not (s.is_observed or s.is_auxiliary)}
+    p = ModelRows(count, nesting, latents, q.plates, mixing)
+    record_checked(model, args, kwargs, p)
     check_runs(p, q, mixes=True)
     check_densities(p.sites, q.sites)
-    hidden = {*mixing_sites(p.sites, q.sites), *mixing_sites(q.sites, p.sites)}
-    if (unexpected := hidden & p.sites.keys()) and not mixing.num_prior_mixing:
-        raise _not_averaged(min(unexpected))
-    model_sites = {n: s for n, s in p.sites.items() if not is_imputed(s) or n in given}
-    drawn_sites = guide_sites(q.sites, p.sites)
-    layout = Layout.of(model_sites, drawn_sites, max_plate_nesting)
+    mixed = mixing_sites(p.sites, q.sites)
+    if mixed and not mixing.num_prior_mixing:
+        raise _not_averaged(mixed[0])
+    return p
+
+
+def weighed(p: ModelRows, q: Recorder, rows: Rows, log_q: Mapping[str, Tensor]) -> MixedParticles:
+    """Particles of two runs, what varies by row averaged.
+
+    Args:
+        p: the model's run.
+        q: the guide's.
+        rows: knows which rows of ``log_q`` are whose; any, if none vary by row.
+        log_q: terms by site, ``(S?, K or 1, *plates)`` nats.
+    """
+    model_sites = {n: s for n, s in p.sites.items() if not is_imputed(s) or n in p.given}
+    layout = Layout.of(model_sites, guide_sites(q.sites, p.sites), q.max_plate_nesting)
+    hidden = mixing_sites(p.sites, q.sites)
     log_p = {n: log_prob(s) for n, s in model_sites.items() if n not in hidden}
-    log_q = {n: log_prob(s) for n, s in drawn_sites.items() if n not in hidden}
-    p_parts, log_prior = _averaged(folded(layout, log_p, layout.model_scales), prior_rows, layout)
+    p_parts, log_prior = _averaged(folded(layout, log_p, layout.model_scales), p, layout)
     q_parts, log_guide = _averaged(folded(layout, log_q, layout.guide_scales), rows, layout)
-    particles = assembled(p, q, layout, p_parts, q_parts, num_particles)
+    particles = assembled(p, q, layout, p_parts, q_parts, p.count)
     return MixedParticles(**vars(particles), log_prior=log_prior, log_guide=log_guide)
 
 
@@ -100,7 +133,7 @@ def _not_averaged(name: str) -> ProgramError:
 
 
 def _averaged(
-    parts: Mapping[str, Tensor], rows: GuideRows | ModelRows, layout: Layout
+    parts: Mapping[str, Tensor], rows: Rows, layout: Layout
 ) -> tuple[dict[str, Tensor], Marginal | None]:
     """Terms by site, those that vary by row averaged in one, and that one's rows."""
     plain, names, by_row = split_rows(parts, len(layout.shape))

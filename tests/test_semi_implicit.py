@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 MAX_Z = 5.0
 MIXING = {"is_auxiliary": True}
 X = torch.tensor([1.5], dtype=torch.float64)
-LOG_P = dist.Normal(0.0, 2**0.5).log_prob(X)
+LOG_P = dist.Normal(torch.zeros_like(X), 2**0.5).log_prob(X)
 
 
 def model(x: Tensor) -> None:

@@ -27,6 +27,7 @@ LAYERS = (
     "layout",
     "checks",
     "densities",
+    "reverse",
     "particles",
     "dreams",
     "nonfinite",

@@ -8,6 +8,7 @@ from pyro_lvm.objectives.cubo import CUBO
 from pyro_lvm.objectives.dsivi import DSIVI
 from pyro_lvm.objectives.elbo import ELBO
 from pyro_lvm.objectives.iwae import IWAE
+from pyro_lvm.objectives.iwhvi import IWHVI
 from pyro_lvm.objectives.miwae import MIWAE
 from pyro_lvm.objectives.piwae import PIWAE
 from pyro_lvm.objectives.renyi import Renyi
@@ -25,6 +26,7 @@ __all__ = [
     "IWAAE",
     "IWAE",
     "IWAVB",
+    "IWHVI",
     "MIWAE",
     "PIWAE",
     "SIVI",
