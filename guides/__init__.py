@@ -5,9 +5,11 @@ from pyro_lvm.guides.amortized_categorical import AmortizedCategorical
 from pyro_lvm.guides.amortized_flow import AmortizedFlow
 from pyro_lvm.guides.amortized_normal import AmortizedNormal
 from pyro_lvm.guides.autoregressive import AutoregressiveGuide
+from pyro_lvm.guides.dendritic_spikes import DendriticSpikeGuide
 from pyro_lvm.guides.hierarchical_normal import HierarchicalNormal
 from pyro_lvm.guides.implicit import ImplicitGuide
 from pyro_lvm.guides.semi_amortized import SemiAmortized
+from pyro_lvm.guides.spikes import SpikeGuide
 
 __all__ = [
     "AmortizedBernoulli",
@@ -15,7 +17,9 @@ __all__ = [
     "AmortizedFlow",
     "AmortizedNormal",
     "AutoregressiveGuide",
+    "DendriticSpikeGuide",
     "HierarchicalNormal",
     "ImplicitGuide",
     "SemiAmortized",
+    "SpikeGuide",
 ]

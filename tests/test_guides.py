@@ -39,7 +39,7 @@ def semi_amortized(**options: Any) -> SemiAmortized:
 
 
 VARIANTS: dict[str, Callable[..., Any]] = {
-    **{guide.__name__: guide for guide in GUIDES},
+    **{guide.__name__: guide for guide in GUIDES if "Spike" not in guide.__name__},  # of traces
     "SemiAmortized": semi_amortized,
     "low_rank": lambda **k: AmortizedNormal(covariance="low_rank", rank=2, **k),
     "full": lambda **k: AmortizedNormal(latent_features=5, covariance="full", **k),

@@ -6,6 +6,9 @@ from pyro_lvm.nn.convolutions import ConvEncoder
 from pyro_lvm.nn.discriminators import Discriminator
 from pyro_lvm.nn.joining import joined
 from pyro_lvm.nn.networks import MLP, ConditionalNormal, diagonal_normal, positive_scale, widen
+from pyro_lvm.nn.over_time import OverTime
+from pyro_lvm.nn.trace_discriminator import TraceDiscriminator
+from pyro_lvm.nn.trace_encoder import TraceEncoder, check_positive
 
 __all__ = [
     "MLP",
@@ -13,8 +16,12 @@ __all__ = [
     "ConvEncoder",
     "Discriminator",
     "Hidden",
+    "OverTime",
+    "TraceDiscriminator",
+    "TraceEncoder",
     "as_batch",
     "check_choice",
+    "check_positive",
     "check_size",
     "data_plate",
     "diagonal_normal",

@@ -1,0 +1,125 @@
+"""Distributions of spike trains given features of each frame, by name."""
+
+from __future__ import annotations
+
+from math import log
+
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from pyro_lvm.distributions import Autoregressive, Entries
+from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.guides.bernoulli_draws import bernoulli
+from pyro_lvm.guides.recurrence import RecurrentSteps
+from pyro_lvm.guides.spike_noise import ImplicitSpikes
+from pyro_lvm.nn import MLP, check_choice, check_positive, check_size
+
+__all__ = ["AutoregressiveSpikes", "FactorisedSpikes", "SpikePosteriors"]
+
+_DRAWS = {"factorised": "exact", "relaxed": "relaxed", "straight_through": "straight_through"}
+_FAMILIES = (*_DRAWS, "autoregressive", "implicit")
+_SPIKES = Entries("bernoulli")
+
+
+class SpikePosteriors:
+    """Networks from features ``(*, T, C)`` to distributions of batch ``(*,)``, event ``(T,)``.
+
+    Args:
+        family: "factorised", "relaxed", "straight_through", "autoregressive" or "implicit".
+        rate: frames per second.
+        spike_rate: spikes per second before training.
+        temperature: of "relaxed", "straight_through" and "implicit".
+        state_features: of "autoregressive".
+        noise_features: of "implicit".
+
+    Raises:
+        ProgramError: an unknown family, a size below 1, a rate or temperature of 0 or less, as
+            many spikes as frames.
+    """
+
+    def __init__(
+        self,
+        family: str,
+        rate: float,
+        spike_rate: float,
+        temperature: float,
+        state_features: int,
+        noise_features: int,
+    ) -> None:
+        check_choice("posterior", family, _FAMILIES)
+        self.family = family
+        self.log_odds = _log_odds(spike_rate, check_positive("rate", rate, "30.0"))
+        self.temperature = check_positive("temperature", temperature, "0.5")
+        self.state_features = check_size("state_features", state_features)
+        self.noise_features = check_size("noise_features", noise_features)
+
+    def network(self, features: int) -> nn.Module:
+        """Of parameters of its own, for features of this size."""
+        if self.family == "autoregressive":
+            return AutoregressiveSpikes(features, self.log_odds, self.state_features)
+        if self.family == "implicit":
+            size = self.noise_features
+            return ImplicitSpikes(features, self.log_odds, self.temperature, size)
+        draw = _DRAWS[self.family]
+        return FactorisedSpikes(features, self.log_odds, draw, self.temperature)
+
+
+class FactorisedSpikes(nn.Module):
+    """Frames independent of each other, with log-odds linear in their features.
+
+    Args:
+        features: C.
+        log_odds: of a spike in a frame, at the start.
+        draw: "exact", "relaxed" or "straight_through".
+        temperature: of the last two.
+
+    Example:
+        >>> import torch
+        >>> FactorisedSpikes(4, -3.0, "exact", 0.5)(torch.zeros(2, 3, 4)).event_shape
+        torch.Size([3])
+    """
+
+    def __init__(self, features: int, log_odds: float, draw: str, temperature: float) -> None:
+        super().__init__()
+        self.draw, self.temperature = draw, temperature
+        self.head = MLP(features, 1, hidden=())
+        nn.init.constant_(self.head.bias, log_odds)
+
+    def forward(self, features: Tensor) -> dist.TorchDistribution:
+        logits = self.head(features).squeeze(-1)
+        frames: dist.TorchDistribution = bernoulli(logits, self.draw, self.temperature).to_event(1)
+        return frames
+
+
+class AutoregressiveSpikes(nn.Module):
+    """Each frame given all frames before it: a GRU reads its features and the spike before it.
+
+    Args:
+        features: C.
+        log_odds: of a spike in a frame, at the start.
+        state_features: size of the recurrent state.
+
+    Example:
+        >>> import torch
+        >>> AutoregressiveSpikes(4, -3.0, 8)(torch.zeros(2, 3, 4)).event_shape
+        torch.Size([3])
+    """
+
+    def __init__(self, features: int, log_odds: float, state_features: int) -> None:
+        super().__init__()
+        self.steps = RecurrentSteps(
+            _SPIKES.num_inputs, features, _SPIKES.num_outputs, state_features
+        )
+        nn.init.constant_(self.steps.head.bias, log_odds)
+
+    def forward(self, features: Tensor) -> Autoregressive:
+        return Autoregressive(self.steps, features, _SPIKES)
+
+
+def _log_odds(spike_rate: float, rate: float) -> float:
+    probability = check_positive("spike_rate", spike_rate, "1.0") / rate
+    if probability >= 1:
+        found = f"{spike_rate} spikes in {rate} frames a second"
+        hint = "Pass spike_rate=1.0."
+        raise ProgramError(explain("spike_rate", "fewer spikes than frames", found, hint))
+    return log(probability / (1 - probability))
