@@ -63,7 +63,7 @@ class CellParameters(PyroModule):
         values: Tensor = getattr(self, name)
         return (values if cell is None else values[cell]).unsqueeze(-1)
 
-    def _cells(self, cell: Any, rows: int, like: Tensor) -> Tensor | None:
+    def cells(self, cell: Any, rows: int) -> Tensor | None:
         """The cell of each trace; None where parameters are shared or in the traces' order.
 
         Raises:
@@ -75,7 +75,7 @@ class CellParameters(PyroModule):
             expected = f"the cell of each trace, 0 to {self.num_cells - 1}"
             hint = "Pass cell=, an index a trace, or one trace of each cell in order."
             raise DataError(explain("cell", expected, f"none for {rows} traces", hint))
-        index = torch.as_tensor(cell, dtype=torch.long, device=like.device)
+        index = torch.as_tensor(cell, dtype=torch.long, device=next(self.parameters()).device)
         if index.shape != (rows,):
             found, hint = f"shape {tuple(index.shape)}", "Pass one index a trace."
             raise DataError(explain("cell", f"shape ({rows},)", found, hint))

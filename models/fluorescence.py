@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from math import inf
-from typing import Any
+from typing import Any, Self
 
 import pyro
 import pyro.distributions as dist
@@ -81,12 +82,12 @@ class FluorescenceModel(CellParameters):
         super().__init__(num_cells)
         check_choice("indicator", indicator, INDICATORS)
         check_choice("spikes", spikes, SPIKES)
-        self.rate = _check_positive("rate", rate, "frames per second")
+        self.rate = _check_positive("rate", rate, ", in frames per second")
         self.num_frames = check_size("num_frames", num_frames)
         self.spikes = spikes
-        self.temperature = _check_positive("temperature", temperature, "number")
+        self.temperature = _check_positive("temperature", temperature)
         self.drift = drift
-        self.drift_period = _check_positive("drift_period", drift_period, "seconds")
+        self.drift_period = _check_positive("drift_period", drift_period, ", in seconds")
         self.num_data = num_data if num_data is None else check_size("num_data", num_data)
         self._learn({"firing_rate": 1.0, "baseline": 0.0, "noise_scale": 0.1})
         self._learn({"drift_scale": 0.02, "remnant_scale": 0.1} if drift else {})
@@ -104,7 +105,7 @@ class FluorescenceModel(CellParameters):
         """
         x, observed = (None, None) if x is None else as_traces(x, self.row_shape, self.baseline)
         rows = size if x is None else len(x)
-        cell = self._cells(cell, rows, like=self.baseline)
+        cell = self.cells(cell, rows)
         plate = data_plate(rows, None if x is None else self.num_data, like=self.baseline)
         with plate:
             prior = self.prior(self.num_frames if x is None else x.shape[-1], cell)
@@ -144,6 +145,12 @@ class FluorescenceModel(CellParameters):
         """dF/F that trains ``(*, B, T)`` cause, above the baseline."""
         raise NotImplementedError
 
+    def at(self, rate: float) -> Self:
+        """This model, with the same parameters, for recordings of ``rate`` frames per second."""
+        other = copy(self)
+        other.rate = _check_positive("rate", rate, ", in frames per second")
+        return other
+
     def start_at(self, x: Any) -> None:
         """Start baseline and noise at those of traces ``(num_cells, T)``, one of each cell.
 
@@ -155,7 +162,7 @@ class FluorescenceModel(CellParameters):
             DataError: there is not one trace of each cell.
         """
         values, observed = as_traces(x, self.row_shape, self.baseline)
-        self._cells(None, len(values), like=values)
+        self.cells(None, len(values))
         values = torch.where(observed, values, torch.nan)
         noise = white_noise_scale(values).clamp(min=2 * LEAST_NOISE)
         lower = torch.where(values <= values.nanmedian(-1, keepdim=True).values, values, torch.nan)
@@ -190,8 +197,9 @@ def _of_cells(found: Tensor, start: Tensor) -> Tensor:
     return torch.where(values.isnan(), start, values).detach()
 
 
-def _check_positive(name: str, value: float | None, unit: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < inf:
+def _check_positive(name: str, value: Any, unit: str = "") -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < inf:
         found = "none" if value is None else repr(value)
-        raise ProgramError(explain(name, f"a {unit} above 0", found, f"Pass {name}."))
+        raise ProgramError(explain(name, f"a number above 0{unit}", found, f"Pass {name}."))
     return float(value)

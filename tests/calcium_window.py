@@ -5,9 +5,13 @@ probability .1, no calcium before the first frame, no drift.
 """
 
 from itertools import product
+from math import log, log1p, pi, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from pyro_lvm.models import LinearCalcium
 
 FRAMES = 9
 RATE = 60.0  # Hz
@@ -50,3 +54,27 @@ def exact_window(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     log_p = log_joint.logsumexp(-1)
     log_posterior = log_joint - log_p.unsqueeze(-1)
     return log_p, log_posterior.exp() @ spikes, spikes, log_posterior
+
+
+def window_model(**options: Any) -> LinearCalcium:
+    """The window's model: every parameter at its true value."""
+    model = LinearCalcium(RATE, num_frames=FRAMES, drift=False, **options)
+    model.decay = torch.tensor([-1 / (RATE * log(DECAY))])
+    model.amplitude = torch.tensor([AMPLITUDE])
+    model.noise_scale = torch.tensor([NOISE])
+    model.firing_rate = torch.tensor([-RATE * log1p(-PROBABILITY)])
+    return model
+
+
+def factorised_elbo(x: Tensor, p: Tensor) -> Tensor:  # (B,)
+    """The exact ELBO, nats, of independent spikes with probabilities ``p`` ``(B, T)``.
+
+    The expected square of the residual is that of the mean train, plus the variance of each
+    frame's spike times the sum of squares of its transient.
+    """
+    transients = response(torch.eye(FRAMES, dtype=x.dtype)).square().sum(-1)
+    squares = (x - response(p)).square().sum(-1) + p * (1 - p) @ transients
+    likelihood = -0.5 * squares / NOISE**2 - FRAMES * log(NOISE * sqrt(2 * pi))
+    prior = torch.distributions.Bernoulli(torch.full_like(p, PROBABILITY))
+    kl = torch.distributions.kl_divergence(torch.distributions.Bernoulli(p), prior)
+    return likelihood - kl.sum(-1)
