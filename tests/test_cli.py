@@ -4,7 +4,9 @@ import csv
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,16 +15,19 @@ import yaml
 from torch import Tensor
 
 from pyro_lvm import guides, models, objectives
+from pyro_lvm.cli.configs import EvaluationConfig
 from pyro_lvm.cli.evaluation import Evaluation, summarize
-from pyro_lvm.cli.figures import image_grid, latent_pairs
+from pyro_lvm.cli.figures import comparison, image_grid, latent_pairs
+from pyro_lvm.cli.legend import legend
 from pyro_lvm.cli.main import main
+from pyro_lvm.diagnostics import AIS, LogEvidence, log_evidence
 
 SHORT = [
     *("--train.steps", "6", "--train.evaluate_every", "3", "--train.batch_size", "20"),
     *("--train.accelerator", "cpu", "--model.hidden", "[5]", "--guide.hidden", "[5]"),
     *("--model.latent_features", "3", "--evaluation.num_samples", "40"),
     *("--evaluation.max_data", "15", "--evaluation.posterior_data", "4"),
-    *("--evaluation.posterior_samples", "7"),
+    *("--evaluation.posterior_samples", "7", "--evaluation.ais_temperatures", "3"),
 ]
 FIGURES = ["khat", "latent_pairs", "prior_samples", "reconstructions", "training_curves"]
 
@@ -100,12 +105,67 @@ def test_resume_goes_on_to_the_same_end(tmp_path: Path) -> None:
         "--objective.name Renyi --objective.options.alpha 2 --objective.gradient vimco",
         "--objective.name MIWAE --objective.num_particles 6 --objective.options.num_groups 3",
         "--objective.name ReweightedWakeSleep --objective.gradient score",
+        "--objective.name TVO",
         "--guide.name SemiAmortized --guide.options.num_steps 2",
         "--model.options.likelihood gaussian --data.name concrete",
     ],
 )
 def test_other_programs_train(tmp_path: Path, choice: str) -> None:
     run(tmp_path / "run", "fit", *choice.split())
+
+
+# Without a density.
+
+
+@pytest.mark.parametrize("objective", ["AVB", "IWAVB", "AAE"])
+def test_a_guide_without_density_is_judged_by_annealing(
+    tmp_path: Path, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The column log p(x) is by AIS; what the discriminator has a part in is marked."""
+    methods = []
+
+    def spy(*args: object, **how: Any) -> LogEvidence:
+        estimate = log_evidence(*args, **how)  # type: ignore[arg-type]
+        methods.append((how.get("method", "iwae"), estimate))
+        return estimate
+
+    monkeypatch.setattr("pyro_lvm.cli.evaluation.log_evidence", spy)
+    run(tmp_path, "fit", "--objective.name", objective, "--guide.name", "ImplicitGuide")
+    (_, weighted), (how, annealed) = methods
+    assert how == AIS(3, initial="guide")
+    assert annealed.num_samples == 16
+    (row,) = table(tmp_path)
+    assert float(row["log_evidence"]) == pytest.approx(annealed.value.mean().item())
+    assert float(row["effective_share"]) == pytest.approx(
+        weighted.effective_sample_size.mean().item() / 40
+    )
+    assert (row["bound_is_estimate"], row["weights_are_estimates"]) == ("True", "True")
+    text = (tmp_path / "table.md").read_text()
+    assert re.search(r"\| ~-\d+\.\d+ \| +-\d+\.\d+ \|.*~\d+% \| +~\d+%", text), text
+    assert "annealed importance sampling" in text
+    assert (tmp_path / "figures" / "calibration.png").stat().st_size > 0
+    with xr.open_dataset(tmp_path / "posterior.nc", engine="h5netcdf") as kept:
+        assert kept.attrs["log_weight_is_exact"] == 0
+        assert kept.attrs["discriminator_log_loss"] > 0
+
+
+def test_an_adversarial_objective_with_densities_has_exact_weights(tmp_path: Path) -> None:
+    run(tmp_path, "fit", "--objective.name", "AVB")
+    (row,) = table(tmp_path)
+    assert (row["bound_is_estimate"], row["weights_are_estimates"]) == ("True", "False")
+    text = (tmp_path / "table.md").read_text()
+    assert "by importance sampling with 40 draws" in " ".join(text.split())
+    assert re.search(r"\| ~-\d", text), text
+
+
+@pytest.mark.parametrize("estimates", [True, False])
+def test_estimates_are_marked(estimates: bool) -> None:
+    (low,) = [evaluation(torch.tensor([-3.0, -1.0]), torch.zeros(2))]
+    judged = replace(low, bound_is_estimate=estimates, weights_are_estimates=estimates)
+    rows = [summarize("row", [judged], [judged])]
+    text = legend(rows, 2, [0, 1], EvaluationConfig())
+    assert ("~ marks" in text) == ("discriminator" in text) == estimates
+    assert ("by discriminator" in comparison(rows).axes[1].get_xlabel()) == estimates
 
 
 def test_compare_writes_one_row_an_objective(
@@ -180,6 +240,9 @@ def test_pair_plot_shows_the_dims_that_vary() -> None:
         ("fit --model.name BayesianLinearRegression", "model.name: expected a model with latents"),
         ("fit --guide.options.rnak 2", "options of AmortizedNormal: expected some of"),
         ("fit --data.name digit", "data set: expected one of"),
+        ("fit --guide.name ImplicitGuide", "Use AVB or IWAVB"),
+        ("fit --objective.name ELBO --guide.name ImplicitGuide", "site 'z': expected a density"),
+        ("fit --objective.name AVB --objective.gradient dreg", "gradient: expected one of"),
         ("fit --objective.gradient slt", "gradient: expected one of"),
         ("fit --train.steps many", "train.steps"),
         ("fit --frobnicate", "--frobnicate"),
@@ -198,7 +261,8 @@ def test_mistakes_are_explained_before_anything_is_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert says in refused(capsys, *arguments.replace("name:", "name: ").split(maxsplit=2))
+    words = [word.replace("name:", "name: ") for word in arguments.split()]
+    assert says in refused(capsys, *words)
     assert not list(tmp_path.iterdir())
 
 

@@ -122,10 +122,12 @@ def test_average_of_the_weights_is_judged() -> None:
     assert (ratio_quality(objective, model, guide, X).largest_logit > 0).all()
 
 
-def test_plot() -> None:
-    quality = ratio_quality(AVB(Logit(1.0)), model, guide, X)
+@pytest.mark.parametrize("factor", [1.0, 100.0])
+def test_plot(factor: float) -> None:
+    quality = ratio_quality(AVB(Logit(factor)), model, guide, X)
     axes, below = plot_calibration(quality).axes
     assert "calibration error" in axes.get_title()
+    assert ("saturated" in axes.get_title()) == (factor > 1)
     assert below.get_xlabel()
 
 

@@ -14,7 +14,7 @@ from pyro_lvm import data, guides, models, objectives
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.objective import Objective
 
-__all__ = ["KINDS", "build", "lines", "pick"]
+__all__ = ["KINDS", "build", "default_gradient", "lines", "pick"]
 
 Maker = Callable[..., Any]
 
@@ -66,6 +66,17 @@ def pick(kind: str, name: str) -> Maker:
     raise PyroLVMError(
         explain(kind, f"one of {sorted(known)}", repr(name), f"{hint}See pyro-lvm list.")
     )
+
+
+def default_gradient(name: str) -> str:
+    """The gradient of the objective called ``name`` where none is given: dreg if it takes that.
+
+    Example:
+        >>> default_gradient("IWAE"), default_gradient("TVO")
+        ('dreg', 'score')
+    """
+    objective: Any = pick("objectives", name)
+    return "dreg" if "dreg" in objective.takes else str(objective.takes[0])
 
 
 def build(kind: str, name: str, options: Mapping[str, Any], **fixed: Any) -> Any:

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import fill
 
 from pyro_lvm.cli.configs import CompareConfig
 from pyro_lvm.cli.evaluation import Summary, summarize
 from pyro_lvm.cli.figures import comparison, save_figure
 from pyro_lvm.cli.folders import list_files, open_folder
+from pyro_lvm.cli.legend import legend
 from pyro_lvm.cli.report import report, write_curves
 from pyro_lvm.cli.runs import Plan, Run
 from pyro_lvm.cli.table import write_table
 from pyro_lvm.errors import PyroLVMError, explain
 
 __all__ = ["compare"]
-
-_LEGEND = (
-    "Nats per datum on {num_data} test data, seeds {seeds}. bound is the objective's own; log p(x) "
-    "is by importance sampling with {num_samples} draws; gain is over the first row. ± are "
-    "standard errors over data, over seeds, and of the gain. k-hat > 0.7 is the share of data "
-    "whose importance weights cannot be trusted, ESS the share of draws that are effective. "
-    "posterior.nc and the pictures are of {best}, which has the best log p(x), seed {seed}."
-)
 
 
 def compare(config: CompareConfig) -> None:
@@ -33,23 +25,16 @@ def compare(config: CompareConfig) -> None:
     folder = open_folder(config)
     runs = _train_all(plan, config, folder)
     rows = _rows(runs)
-    table = write_table(rows, folder)
+    meaning = legend(rows, len(plan.test), config.seeds, config.evaluation)
+    table = write_table(rows, meaning, folder)
     best = max(rows, key=lambda row: row.log_evidence).objective
     save_figure(comparison(rows), folder / "figures" / "comparison.png")
     write_curves([trained[0] for trained in runs.values()], folder / "figures")
     report(runs[best][0], plan, folder)
-    print(f"\n{table}\n\n{_legend(config, plan, best)}\n\n{list_files(folder)}")
-
-
-def _legend(config: CompareConfig, plan: Plan, best: str) -> str:
-    text = _LEGEND.format(
-        num_data=len(plan.test),
-        seeds=config.seeds,
-        num_samples=config.evaluation.num_samples,
-        best=best,
-        seed=config.seeds[0],
+    shown = (
+        f"posterior.nc and the pictures are of {best}, the best log p(x), seed {config.seeds[0]}."
     )
-    return fill(text, width=100, break_on_hyphens=False)
+    print(f"\n{table}\n\n{shown}\n\n{list_files(folder)}")
 
 
 def _train_all(plan: Plan, config: CompareConfig, folder: Path) -> dict[str, list[Run]]:

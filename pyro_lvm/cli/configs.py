@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pyro_lvm.cli.catalog import default_gradient
+
 __all__ = [
     "CompareConfig",
     "DataConfig",
@@ -69,13 +71,13 @@ class ObjectiveConfig:
 
     Args:
         name: an objective of `pyro-lvm list`.
-        gradient: reparam, stl, dreg, score or vimco.
+        gradient: reparam, stl, dreg, score, ...; by default dreg, or what the objective takes.
         num_particles: draws per datum in training, K.
         options: further arguments of the objective's class, such as alpha of Renyi.
     """
 
     name: str = "IWAE"
-    gradient: str = "dreg"
+    gradient: str | None = None
     num_particles: int = 5
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -87,8 +89,9 @@ class ObjectiveConfig:
             >>> ObjectiveConfig("Renyi", "reparam", 5, {"alpha": 0.5}).label
             'Renyi-reparam-K5-alpha0.5'
         """
+        gradient = self.gradient or default_gradient(self.name)
         options = [f"{key}{value}" for key, value in sorted(self.options.items())]
-        return "-".join([self.name, self.gradient, f"K{self.num_particles}", *options])
+        return "-".join([self.name, gradient, f"K{self.num_particles}", *options])
 
 
 @dataclass(frozen=True)
@@ -122,12 +125,16 @@ class EvaluationConfig:
 
     Args:
         num_samples: draws per datum for the evidence, k-hat and ESS.
+        ais_chains: chains per datum for the evidence where the guide has no density.
+        ais_temperatures: of each chain.
         max_data: test data used, from the first; 0 for all.
         posterior_samples: draws per datum in posterior.nc.
         posterior_data: test data in posterior.nc, from the first.
     """
 
     num_samples: int = 5000
+    ais_chains: int = 16
+    ais_temperatures: int = 100
     max_data: int = 1000
     posterior_samples: int = 200
     posterior_data: int = 100

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_lvm.diagnostics import log_evidence
+from pyro_lvm.cli.configs import EvaluationConfig
+from pyro_lvm.diagnostics import AIS, log_evidence
 from pyro_lvm.objective import Objective
 
 __all__ = ["Evaluation", "Summary", "evaluate", "summarize"]
@@ -24,10 +25,13 @@ class Evaluation:
 
     Attributes:
         bound: ``(N,)`` nats, the training objective's own bound.
-        log_evidence: ``(N,)`` nats, by importance sampling.
+        log_evidence: ``(N,)`` nats, by importance sampling, or by annealing where the guide
+            has no density.
         khat: ``(N,)`` Pareto shape of the weights.
         effective_share: ``(N,)`` effective sample size over number of draws.
         seconds_per_step: of training, the median.
+        bound_is_estimate: whether the bound is none: it may be too high, too.
+        weights_are_estimates: whether a discriminator stands for a density in the weights.
     """
 
     bound: Tensor
@@ -35,6 +39,8 @@ class Evaluation:
     khat: Tensor
     effective_share: Tensor
     seconds_per_step: float = nan
+    bound_is_estimate: bool = False
+    weights_are_estimates: bool = False
 
 
 def evaluate(
@@ -42,27 +48,38 @@ def evaluate(
     model: Program,
     guide: Program,
     *args: Any,
-    num_samples: int = 5000,
+    config: EvaluationConfig,
     seconds_per_step: float = nan,
 ) -> Evaluation:
     """Bound, evidence, k-hat and effective sample size of each datum, without gradient.
 
     Args:
-        objective: whose bound to report.
+        objective: whose bound to report; its discriminator stands for a missing density in the
+            weights, never in the evidence.
         model: called as ``model(*args)``.
         guide: called as ``guide(*args)``.
-        num_samples: draws per datum for all but the bound.
+        config: numbers of draws.
         seconds_per_step: to carry along.
     """
-    bound = objective.bound(model, guide, *args)
-    evidence = log_evidence(model, guide, *args, num_samples=num_samples)
-    return Evaluation(
-        bound=bound,
-        log_evidence=evidence.value,
-        khat=evidence.khat,
-        effective_share=evidence.effective_sample_size / num_samples,
-        seconds_per_step=seconds_per_step,
+    weighted = log_evidence(
+        model, guide, *args, num_samples=config.num_samples, objective=objective
     )
+    return Evaluation(
+        bound=objective.bound(model, guide, *args),
+        log_evidence=weighted.value if weighted.is_bound else _annealed(model, guide, args, config),
+        khat=weighted.khat,
+        effective_share=weighted.effective_sample_size / config.num_samples,
+        seconds_per_step=seconds_per_step,
+        bound_is_estimate=not objective.is_bound,
+        weights_are_estimates=not weighted.is_bound,
+    )
+
+
+def _annealed(
+    model: Program, guide: Program, args: Sequence[Any], config: EvaluationConfig
+) -> Tensor:
+    how = AIS(config.ais_temperatures, initial="guide")
+    return log_evidence(model, guide, *args, num_samples=config.ais_chains, method=how).value
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,8 @@ class Summary:
         khat_share: share of data with k-hat above 0.7.
         effective_share: mean effective sample size over number of draws.
         seconds_per_step: of training.
+        bound_is_estimate: whether the bound is none.
+        weights_are_estimates: whether k-hat and effective sample size are by a discriminator.
     """
 
     objective: str
@@ -92,6 +111,8 @@ class Summary:
     khat_share: float
     effective_share: float
     seconds_per_step: float
+    bound_is_estimate: bool = False
+    weights_are_estimates: bool = False
 
 
 def summarize(label: str, runs: Sequence[Evaluation], reference: Sequence[Evaluation]) -> Summary:
@@ -115,6 +136,8 @@ def summarize(label: str, runs: Sequence[Evaluation], reference: Sequence[Evalua
         khat_share=_mean([(run.khat > 0.7).double() for run in runs]),
         effective_share=_mean([run.effective_share for run in runs]),
         seconds_per_step=min(run.seconds_per_step for run in runs),
+        bound_is_estimate=runs[0].bound_is_estimate,
+        weights_are_estimates=runs[0].weights_are_estimates,
     )
 
 

@@ -127,8 +127,11 @@ def comparison(rows: Sequence[Summary]) -> Figure:
     panels[0].axvline(0, color="0.7", lw=1)
     panels[0].set(title="gain in test log p(x)", xlabel="nats per datum over the first")
     panels[0].set_yticks(list(places), [row.objective for row in rows])
-    _bars(panels[1], places, [100 * row.khat_share for row in rows], "k-hat above 0.7", "% of data")
-    _bars(panels[2], places, [100 * row.effective_share for row in rows], "ESS", "% of draws")
+    by = ", by discriminator" if any(row.weights_are_estimates for row in rows) else ""
+    khats = [100 * row.khat_share for row in rows]
+    sizes = [100 * row.effective_share for row in rows]
+    _bars(panels[1], places, khats, "k-hat above 0.7", f"% of data{by}")
+    _bars(panels[2], places, sizes, "ESS", f"% of draws{by}")
     _bars(panels[3], places, [1e3 * row.seconds_per_step for row in rows], "cost", "ms per step")
     return figure
 

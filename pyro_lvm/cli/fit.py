@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyro_lvm.cli.configs import FitConfig
 from pyro_lvm.cli.evaluation import summarize
 from pyro_lvm.cli.folders import list_files, open_folder
+from pyro_lvm.cli.legend import legend
 from pyro_lvm.cli.report import report, write_curves
 from pyro_lvm.cli.runs import Plan
 from pyro_lvm.cli.table import write_table
@@ -17,7 +18,9 @@ def fit(config: FitConfig) -> None:
     plan = Plan.of(config, [config.objective])
     folder = open_folder(config)
     run = plan.run(config.objective, config.seed, folder)
-    table = write_table([summarize(run.label, [run.evaluation], [run.evaluation])], folder)
+    rows = [summarize(run.label, [run.evaluation], [run.evaluation])]
+    meaning = legend(rows, len(plan.test), [config.seed], config.evaluation)
+    table = write_table(rows, meaning, folder)
     write_curves([run], folder / "figures")
     report(run, plan, folder)
     print(f"\n{table}\n\n{list_files(folder)}")

@@ -12,15 +12,22 @@ from matplotlib.figure import Figure
 from pyro import poutine
 from torch import Tensor
 
+from pyro_lvm.adversarial import AdversarialObjective
 from pyro_lvm.cli import figures
 from pyro_lvm.cli.runs import Plan, Run
-from pyro_lvm.diagnostics import plot_khat, sample_posterior, to_inference_data
+from pyro_lvm.diagnostics import (
+    plot_calibration,
+    plot_khat,
+    ratio_quality,
+    sample_posterior,
+    to_inference_data,
+)
 
 __all__ = ["report", "write_curves"]
 
 _QUANTITIES = {
     "loss": "training loss (nats per datum)",
-    "bound": "held-out bound (nats per datum)",
+    "bound": "held-out bound or estimate (nats per datum)",
     "ess": "ESS (share of draws)",
     "khat": "k-hat (median over data)",
 }
@@ -29,12 +36,15 @@ _QUANTITIES = {
 def report(run: Run, plan: Plan, folder: Path) -> None:
     """Write posterior.nc and the figures of one run to ``folder``.
 
-    Data whose rows are no pictures get no reconstructions and no samples.
+    Data whose rows are no pictures get no reconstructions and no samples; an objective without
+    discriminator no calibration.
     """
     test = plan.test.to(next(run.model.parameters()).device)
     pyro.set_rng_seed(0)
     _write_posterior(run, plan, test, folder / "posterior.nc")
-    drawings = {"latent_pairs": _latent_pairs(run, test), "khat": plot_khat(run.evaluation.khat)}
+    drawings = {"latent_pairs": _latent_pairs(run, test), "khat": _khat(run)}
+    if isinstance(run.objective, AdversarialObjective):
+        drawings["calibration"] = _calibration(run, test)
     if len(plan.data.feature_shape) == 2:
         drawings |= _pictures(run, test, plan.data.feature_shape)
     for name, figure in drawings.items():
@@ -62,6 +72,18 @@ def _write_posterior(run: Run, plan: Plan, test: Tensor, path: Path) -> None:
         seed=0,
     )
     container.to_netcdf(str(path), engine="h5netcdf")
+
+
+def _khat(run: Run) -> Figure:
+    figure = plot_khat(run.evaluation.khat)
+    if run.evaluation.weights_are_estimates:
+        figure.suptitle("weights by the discriminator", fontsize=10)
+    return figure
+
+
+def _calibration(run: Run, test: Tensor) -> Figure:
+    quality = ratio_quality(run.objective, run.model, run.guide, test, num_samples=100)
+    return plot_calibration(quality)
 
 
 def _latent_pairs(run: Run, test: Tensor) -> Figure:

@@ -10,7 +10,7 @@ from typing import Any
 import pyro
 from torch import Tensor
 
-from pyro_lvm.cli.catalog import build, pick
+from pyro_lvm.cli.catalog import build, default_gradient, pick
 from pyro_lvm.cli.configs import ObjectiveConfig, RunConfig
 from pyro_lvm.cli.evaluation import Evaluation, evaluate
 from pyro_lvm.data import DataSplits, load
@@ -31,15 +31,16 @@ class Plan:
 
     @classmethod
     def of(cls, config: RunConfig, objectives: Sequence[ObjectiveConfig]) -> Plan:
-        """Load the data, and build everything once, so that mistakes show before training.
+        """Load the data, and try everything once, so that mistakes show before training.
 
         Raises:
-            PyroLVMError: an unknown name, or options that something does not take.
+            PyroLVMError: an unknown name, options that something does not take, or an objective
+                that these programs cannot be trained by.
         """
         plan = cls(config, load(config.data.name, **config.data.options))
-        model, _ = plan.programs(seed=0)
+        model, guide = plan.programs(seed=0)
         for objective in objectives:
-            plan.objective(objective, model)
+            plan.objective(objective, model).differentiable_loss(model, guide, plan.test[:2])
         return plan
 
     @property
@@ -86,7 +87,7 @@ class Plan:
             config.options,
             discriminator=Discriminator(latents, context_features=context),
             num_particles=config.num_particles,
-            gradient=config.gradient,
+            gradient=config.gradient or default_gradient(config.name),
         )
         return bound
 
@@ -110,7 +111,7 @@ class Plan:
             model,
             guide,
             self.test.to(next(model.parameters()).device),
-            num_samples=self.config.evaluation.num_samples,
+            config=self.config.evaluation,
             seconds_per_step=result.seconds_per_step,
         )
         return Run(objective.label, bound, model, guide, result, evaluation)

@@ -26,7 +26,7 @@ _HEADINGS = (
 
 
 def markdown(rows: Sequence[Summary]) -> str:
-    """An aligned table; bound and log p(x) in nats per datum.
+    """An aligned table; bound and log p(x) in nats per datum, ~ before estimates of bounds.
 
     Example:
         >>> row = Summary("ELBO", -23.1, -22.7, 0.3, 0.05, 0.0, 0.0, 0.01, 0.4, 0.0021)
@@ -44,16 +44,20 @@ def markdown(rows: Sequence[Summary]) -> str:
 def _cells(row: Summary) -> tuple[str, ...]:
     return (
         row.objective,
-        f"{row.bound:.2f}",
+        _estimated(row.bound_is_estimate) + f"{row.bound:.2f}",
         f"{row.log_evidence:.2f}",
         _known(row.data_error),
         _known(row.seed_error),
         f"{row.gain:+.2f}",
         _known(row.gain_error),
-        f"{row.khat_share:.0%}",
-        f"{row.effective_share:.0%}",
+        _estimated(row.weights_are_estimates) + f"{row.khat_share:.0%}",
+        _estimated(row.weights_are_estimates) + f"{row.effective_share:.0%}",
         _known(1000 * row.seconds_per_step, digits=1),
     )
+
+
+def _estimated(holds: bool) -> str:
+    return "~" if holds else ""
 
 
 def _known(value: float, digits: int = 2) -> str:
@@ -72,9 +76,9 @@ def _rule(widths: Sequence[int]) -> str:
     return "|" + "|".join([first, *["-" * (width + 1) + ":" for width in widths[1:]]]) + "|"
 
 
-def write_table(rows: Sequence[Summary], folder: Path) -> str:
+def write_table(rows: Sequence[Summary], legend: str, folder: Path) -> str:
     """Write table.md, and table.csv with all digits; returns the former's text."""
-    text = markdown(rows)
+    text = f"{markdown(rows)}\n\n{legend}"
     (folder / "table.md").write_text(text + "\n", encoding="utf-8")
     with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Summary)])

@@ -95,6 +95,8 @@ def log_evidence(
     discriminator of ``objective``. Its k-hat and effective sample size are the way to see how
     near such a guide is to the posterior. Its value is *no bound*, only an estimate as good as
     the discriminator (see :func:`~pyro_lvm.diagnostics.ratio_quality`); report the one by AIS.
+    The weights by ``AAE`` and ``IWAAE`` are against the aggregate of the guide over the data,
+    and say nothing of a single posterior.
 
     Args:
         model: generative program, called as ``model(*args, **kwargs)``.

@@ -198,4 +198,5 @@ def plot_calibration(quality: RatioQuality) -> Figure:
 def _title(quality: RatioQuality) -> str:
     loss, error = quality.log_loss.mean().item(), quality.calibration_error.item()
     first = f"log-loss {loss:.3f} nats (constant: {quality.best_constant:.3f})"
-    return f"{first}\nexpected calibration error {error:.3f}"
+    warning = "\nsaturated: the ratio is not to be trusted" if quality.is_saturated else ""
+    return f"{first}\nexpected calibration error {error:.3f}{warning}"
