@@ -13,12 +13,12 @@ from torch import Tensor
 from pyro_lvm.errors import DataError, explain
 from pyro_lvm.nn import check_choice, check_size
 
-__all__ = ["LEAST_NOISE", "CellParameters"]
+__all__ = ["CellParameters"]
 
-LEAST_NOISE = 1e-3  # dF/F, below that of any recording: a constant trace has a finite density
+_LEAST_NOISE = 1e-3  # dF/F, below that of any recording: a constant trace has a finite density
 _CONSTRAINTS = {
     "baseline": constraints.real,
-    "noise_scale": constraints.greater_than(LEAST_NOISE),
+    "noise_scale": constraints.greater_than(_LEAST_NOISE),
     "exponent": constraints.greater_than(1.0),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import copy
-from math import inf
 from typing import Any, Self
 
 import pyro
@@ -13,17 +12,18 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_lvm.distributions import LowRankNormal
-from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.models.calcium_dynamics import exponential_decay
-from pyro_lvm.models.cell_parameters import LEAST_NOISE, CellParameters
+from pyro_lvm.models.cell_parameters import CellParameters
 from pyro_lvm.models.drift import drift_columns, remnant_column
 from pyro_lvm.models.indicators import INDICATORS
-from pyro_lvm.models.noise_level import QUARTILE, white_noise_scale
 from pyro_lvm.models.spike_priors import SPIKES, spike_prior
 from pyro_lvm.models.traces import as_traces
-from pyro_lvm.nn import check_choice, check_size, data_plate, widen
+from pyro_lvm.nn import check_choice, check_positive, check_size, data_plate, widen
+from pyro_lvm.nn.trace_encoder import noise_scale
 
 __all__ = ["FluorescenceModel"]
+
+_QUARTILE = 0.6745  # of a standard Normal
 
 
 class FluorescenceModel(CellParameters):
@@ -82,12 +82,12 @@ class FluorescenceModel(CellParameters):
         super().__init__(num_cells)
         check_choice("indicator", indicator, INDICATORS)
         check_choice("spikes", spikes, SPIKES)
-        self.rate = _check_positive("rate", rate, ", in frames per second")
+        self.rate = check_positive("rate", rate, "30.0")
         self.num_frames = check_size("num_frames", num_frames)
         self.spikes = spikes
-        self.temperature = _check_positive("temperature", temperature)
+        self.temperature = check_positive("temperature", temperature, "0.5")
         self.drift = drift
-        self.drift_period = _check_positive("drift_period", drift_period, ", in seconds")
+        self.drift_period = check_positive("drift_period", drift_period, "20.0")
         self.num_data = num_data if num_data is None else check_size("num_data", num_data)
         self._learn({"firing_rate": 1.0, "baseline": 0.0, "noise_scale": 0.1})
         self._learn({"drift_scale": 0.02, "remnant_scale": 0.1} if drift else {})
@@ -148,7 +148,7 @@ class FluorescenceModel(CellParameters):
     def at(self, rate: float) -> Self:
         """This model, with the same parameters, for recordings of ``rate`` frames per second."""
         other = copy(self)
-        other.rate = _check_positive("rate", rate, ", in frames per second")
+        other.rate = check_positive("rate", rate, "30.0")
         return other
 
     def start_at(self, x: Any) -> None:
@@ -164,11 +164,11 @@ class FluorescenceModel(CellParameters):
         values, observed = as_traces(x, self.row_shape, self.baseline)
         self.cells(None, len(values))
         values = torch.where(observed, values, torch.nan)
-        noise = white_noise_scale(values).clamp(min=2 * LEAST_NOISE)
+        noise = noise_scale(values)
         lower = torch.where(values <= values.nanmedian(-1, keepdim=True).values, values, torch.nan)
-        baseline = lower.nanmedian(-1).values + QUARTILE * noise
-        self.noise_scale = _of_cells(noise, self.noise_scale)
-        self.baseline = _of_cells(baseline, self.baseline)
+        baseline = lower.nanmedian(-1, keepdim=True).values + _QUARTILE * noise
+        self.noise_scale = _of_cells(noise.squeeze(-1), self.noise_scale)
+        self.baseline = _of_cells(baseline.squeeze(-1), self.baseline)
 
     def _train(self, name: str, num_frames: int, cell: Tensor | None) -> TorchDistribution:
         expected = self._row(name, cell) / self.rate
@@ -195,11 +195,3 @@ def _of_cells(found: Tensor, start: Tensor) -> Tensor:
     """A value a cell: that of its traces, or of all; as it was where all frames are missing."""
     values = found if len(found) == len(start) else found.nanmean(0, keepdim=True)
     return torch.where(values.isnan(), start, values).detach()
-
-
-def _check_positive(name: str, value: Any, unit: str = "") -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value < inf:
-        found = "none" if value is None else repr(value)
-        raise ProgramError(explain(name, f"a number above 0{unit}", found, f"Pass {name}."))
-    return float(value)

@@ -17,7 +17,7 @@ from pyro_lvm.errors import DataError, ProgramError
 from pyro_lvm.models import LinearCalcium, PhysiologicalCalcium, SaturatingCalcium
 from pyro_lvm.models.calcium_dynamics import linear_recurrence, relaxation
 from pyro_lvm.models.fluorescence import FluorescenceModel
-from pyro_lvm.models.noise_level import noise_level, scale_of_level, white_noise_scale
+from pyro_lvm.models.noise_level import noise_level, scale_of_level
 from pyro_lvm.models.spike_enumeration import enumerate_spikes
 from pyro_lvm.objectives import ELBO, IWAE
 
@@ -311,11 +311,13 @@ def test_start_is_near_the_truth(drift: float) -> None:
 
 def test_start_of_shared_parameters_and_of_worst_traces() -> None:
     shared = LinearCalcium(30.0)
-    shared.start_at(torch.tensor([0.1, 0.3])[:, None].expand(2, 50))
-    torch.testing.assert_close(shared.baseline, torch.tensor([0.2]), rtol=0, atol=0.01)
+    shared.start_at(torch.tensor([[0.1], [0.3]]) + 0.01 * torch.randn(2, 500))
+    torch.testing.assert_close(shared.baseline, torch.tensor([0.2]), rtol=0, atol=0.005)
+    torch.testing.assert_close(shared.noise_scale, torch.tensor([0.01]), rtol=0.1, atol=0)
     each = LinearCalcium(30.0, num_cells=2)
     each.start_at(torch.stack([torch.full((50,), torch.nan), torch.zeros(50)]))
-    torch.testing.assert_close(each.noise_scale, torch.tensor([0.1, 2e-3]))
+    assert each.noise_scale.isfinite().all()
+    assert each.baseline.isfinite().all()
 
 
 # Objectives.
@@ -375,7 +377,6 @@ def test_poisson_spikes_are_counts() -> None:
 
 def test_noise_level_of_white_noise() -> None:
     x = 0.115 * torch.randn(4, 200_000)
-    torch.testing.assert_close(white_noise_scale(x), torch.full((4,), 0.115), rtol=0.01, atol=0)
     torch.testing.assert_close(noise_level(x, 30.0), torch.full((4,), 2.0), rtol=0.01, atol=0)
     assert abs(scale_of_level(2.0, 30.0) - 0.115) < 0.0005
 
@@ -386,8 +387,8 @@ def test_noise_level_of_white_noise() -> None:
 @pytest.mark.parametrize(
     ("options", "where", "expected", "found"),
     [
-        ({}, "rate", "a number above 0, in frames per second", "none"),
-        ({"rate": 0.0}, "rate", "a number above 0, in frames per second", "0.0"),
+        ({}, "rate", "a number above 0", "None"),
+        ({"rate": 0.0}, "rate", "a number above 0", "0.0"),
         ({"rate": -30}, "rate", "a number above 0", "-30"),
         ({"rate": float("nan")}, "rate", "a number above 0", "nan"),
         ({"rate": "30"}, "rate", "a number above 0", "'30'"),
@@ -396,7 +397,7 @@ def test_noise_level_of_white_noise() -> None:
         ({"rate": 30, "num_cells": 0}, "num_cells", "an integer >= 1", "0"),
         ({"rate": 30, "num_frames": 0}, "num_frames", "an integer >= 1", "0"),
         ({"rate": 30, "temperature": 0}, "temperature", "a number above 0", "0"),
-        ({"rate": 30, "drift_period": -1}, "drift_period", "a number above 0, in seconds", "-1"),
+        ({"rate": 30, "drift_period": -1}, "drift_period", "a number above 0", "-1"),
     ],
 )
 def test_wrong_arguments(options: Any, where: str, expected: str, found: str) -> None:
