@@ -99,7 +99,8 @@ def _nothing_sampled() -> ProgramError:
 
 
 def _check_names(model: Sites, guide: Sites, mixes: bool) -> None:
-    mixing = {n for n, s in model.items() if s.is_auxiliary and n not in guide}
+    hidden = {n for n, s in model.items() if s.is_auxiliary and not s.is_observed}
+    mixing = hidden - guide.keys()
     if mixing and not mixes:
         raise _not_averaged(min(mixing), "model")
     optional = mixing | {n for n, s in model.items() if is_imputed(s) or is_enumerated(s)}

@@ -80,7 +80,8 @@ def reversed_rows(
     _check_same(set(own), set(tau))
     given = {n: s.value for n, s in tau.items()} | latents
     again = Rows(rows.num_rows, rows.count, q.max_plate_nesting, given, q.plates)
-    return record_checked(guide, args, kwargs, again), tau
+    record_checked(guide, args, kwargs, again)
+    return again, tau
 
 
 def _check_same(own: set[str], tau: set[str]) -> None:

@@ -207,8 +207,7 @@ class SemiImplicitObjective(Objective):
         max_plate_nesting: int,
         **how: Any,
     ) -> MixedParticles:
-        if self.enumerates:
-            raise _enumerated(self)
+        self._check_sums()
         return draw_mixed(
             model,
             guide,
@@ -220,13 +219,13 @@ class SemiImplicitObjective(Objective):
             **how,
         )
 
-
-def _enumerated(objective: Objective) -> ProgramError:
-    return ProgramError(
-        explain(
-            type(objective).__name__,
-            "a model without sites to sum out",
-            'a site with infer={"enumerate": "parallel"}',
-            "Draw it in the guide, or use ELBO or IWAE with a guide that has a density.",
-        )
-    )
+    def _check_sums(self) -> None:
+        if self.enumerates:
+            raise ProgramError(
+                explain(
+                    type(self).__name__,
+                    "a model without sites to sum out",
+                    'a site with infer={"enumerate": "parallel"}',
+                    "Draw it in the guide, or use ELBO or IWAE with a guide that has a density.",
+                )
+            )

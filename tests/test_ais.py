@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pyro_lvm.data import load
 from pyro_lvm.diagnostics import AIS, LogEvidence, log_evidence
 from pyro_lvm.diagnostics.ais import Chains
-from pyro_lvm.diagnostics.hmc import Point, transition
+from pyro_lvm.hmc import Point, transition
 from pyro_lvm.distributions.implicit import Implicit
 from pyro_lvm.errors import DataError, DensityError, PlateError, ProgramError, PyroLVMError
 from pyro_lvm.guides import AmortizedNormal

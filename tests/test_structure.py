@@ -16,6 +16,7 @@ FOLDERS = {"pyro_lvm": "pyro_lvm", "models": "pyro_lvm.models", "guides": "pyro_
 LAYERS = (
     "errors",
     "nn",
+    "hmc",
     "weights",
     "scoring",
     "distributions",
@@ -37,6 +38,7 @@ LAYERS = (
     "objective",
     "weighted",
     "semi_implicit",
+    "mixing_chain",
     "contrast",
     "saturation",
     "adversary",

@@ -18,10 +18,10 @@ from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from pyro_lvm.diagnostics.chunks import check_count
-from pyro_lvm.diagnostics.hmc import Point, transition
 from pyro_lvm.diagnostics.path import GeometricPath, portions
 from pyro_lvm.diagnostics.unconstrained import UnconstrainedModel
 from pyro_lvm.errors import PyroLVMError, explain
+from pyro_lvm.hmc import Point, transition
 
 __all__ = ["AIS", "Chains"]
 

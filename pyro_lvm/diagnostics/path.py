@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from pyro_lvm.diagnostics.hmc import Point
 from pyro_lvm.diagnostics.unconstrained import UnconstrainedModel
 from pyro_lvm.errors import ProgramError, PyroLVMError, explain
+from pyro_lvm.hmc import Point
 
 __all__ = ["GeometricPath", "portions"]
 

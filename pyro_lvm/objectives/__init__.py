@@ -14,6 +14,7 @@ from pyro_lvm.objectives.piwae import PIWAE
 from pyro_lvm.objectives.renyi import Renyi
 from pyro_lvm.objectives.sivi import SIVI
 from pyro_lvm.objectives.tvo import TVO
+from pyro_lvm.objectives.uivi import UIVI
 from pyro_lvm.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "PIWAE",
     "SIVI",
     "TVO",
+    "UIVI",
     "AlphaDivergence",
     "Renyi",
     "ReweightedWakeSleep",
