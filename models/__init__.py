@@ -1,6 +1,7 @@
 """Generative models: one file each, one line here."""
 
 from pyro_lvm.models.calcium import LinearCalcium, PhysiologicalCalcium, SaturatingCalcium
+from pyro_lvm.models.dendrite import DendriticCalcium
 from pyro_lvm.models.factor_analysis import FactorAnalysis
 from pyro_lvm.models.gaussian_mixture import GaussianMixture
 from pyro_lvm.models.hidden_markov import HiddenMarkov
@@ -14,6 +15,7 @@ __all__ = [
     "VAE",
     "BayesianLinearRegression",
     "BayesianLogisticRegression",
+    "DendriticCalcium",
     "FactorAnalysis",
     "GaussianMixture",
     "HiddenMarkov",

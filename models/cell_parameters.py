@@ -47,10 +47,14 @@ class CellParameters(PyroModule):
         Raises:
             ProgramError: a name of no parameter.
         """
-        known = [name.removesuffix("_unconstrained") for name, _ in self.named_parameters()]
         for name in names:
-            check_choice("name", name, known)
+            check_choice("name", name, self.values())
             self.get_parameter(f"{name}_unconstrained").requires_grad_(False)
+
+    def values(self) -> dict[str, Tensor]:
+        """Every parameter by name."""
+        names = [name.removesuffix("_unconstrained") for name, _ in self.named_parameters()]
+        return {name: getattr(self, name) for name in names}
 
     def _learn(self, values: Mapping[str, float], *shape: int) -> None:
         """Make parameters that start from these values."""

@@ -137,8 +137,8 @@ class FluorescenceModel(CellParameters):
         """dF/F without noise and drift."""
         return self._row("baseline", cell) + self.response(*(widen(t) for t in trains), cell=cell)
 
-    def calcium(self, spikes: Tensor, cell: Tensor | None = None) -> Tensor:  # (*, B, T)
-        """Free calcium above rest, in units of what one spike adds."""
+    def calcium(self, spikes: Tensor, cell: Tensor | None = None) -> Tensor:
+        """Free calcium above rest, ``(*, B, *row_shape, T)`` as the spikes, in units of a spike."""
         return exponential_decay(spikes, self._row("decay", cell), self.rate)
 
     def response(self, *trains: Tensor, cell: Tensor | None = None) -> Tensor:  # (*, B, T)
