@@ -14,6 +14,7 @@ import torch
 from explained import explained
 from torch import Tensor, nn
 
+from pyro_lvm.diagnostics import plot_sandwich
 from pyro_lvm.errors import PlateError, ProgramError
 from pyro_lvm.mixing import Mixing
 from pyro_lvm.objectives import DSIVI, ELBO, IWAE, SIVI
@@ -524,3 +525,9 @@ def test_sandwich_holds_the_elbo_of_the_guide() -> None:
 def test_sandwich_of_a_mixed_prior_is_refused() -> None:
     with explained(ProgramError, "DSIVI.sandwich", "explicit prior", "mixing variables", "grows"):
         DSIVI.sandwich(mixed_prior, gaussian, X)
+
+
+def test_picture_of_the_sandwich() -> None:
+    figure = plot_sandwich(model, gaussian, X.expand(30), num_mixing=(1, 100), num_particles=20)
+    above, below = (container.lines[0].get_ydata() for container in figure.axes[0].containers)
+    assert below[0] < below[1] < above[1] < above[0]

@@ -6,6 +6,7 @@ from pyro_lvm.diagnostics.evidence import LogEvidence, log_evidence
 from pyro_lvm.diagnostics.figures import plot_khat
 from pyro_lvm.diagnostics.posterior import sample_posterior
 from pyro_lvm.diagnostics.ratio_quality import RatioQuality, plot_calibration, ratio_quality
+from pyro_lvm.diagnostics.sandwich import plot_sandwich
 from pyro_lvm.diagnostics.spike_calibration import (
     CountCoverage,
     Reliability,
@@ -43,6 +44,7 @@ __all__ = [
     "pareto_smooth",
     "plot_calibration",
     "plot_khat",
+    "plot_sandwich",
     "plot_spikes",
     "ratio_quality",
     "reliability",
