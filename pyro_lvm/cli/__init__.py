@@ -1,3 +1,3 @@
-"""The command line, ``pyro-lvm``: fit a model, compare objectives, list what there is."""
+"""The command line, ``pyro-lvm``: fit a model, compare objectives, infer spikes, list choices."""
 
 __all__: list[str] = []

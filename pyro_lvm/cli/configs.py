@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pyro_lvm.cli.catalog import default_gradient
 
 __all__ = [
+    "CommandConfig",
     "CompareConfig",
     "DataConfig",
     "EvaluationConfig",
@@ -141,25 +142,17 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """What every command that trains is told.
+class CommandConfig:
+    """What every command that trains and writes a run directory is told.
 
     Args:
-        model: the generative model
-        guide: the family of posteriors
-        data: the data set
         train: the training budget of each run
-        evaluation: the judgement on test data
         out: run directory
         resume: go on with an interrupted run in it
         overwrite: delete an earlier run in it
     """
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    guide: GuideConfig = field(default_factory=GuideConfig)
-    data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     out: str = "runs/latest"
     resume: bool = False
     overwrite: bool = False
@@ -167,6 +160,23 @@ class RunConfig:
     def settings(self) -> dict[str, Any]:
         """Everything but what to do with an earlier run, as plain types."""
         return {k: v for k, v in asdict(self).items() if k not in ("resume", "overwrite")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(CommandConfig):
+    """What the commands are told that judge a model of rows on test data.
+
+    Args:
+        model: the generative model
+        guide: the family of posteriors
+        data: the data set
+        evaluation: the judgement on test data
+    """
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    guide: GuideConfig = field(default_factory=GuideConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 
-from pyro_lvm.cli.configs import RunConfig
+from pyro_lvm.cli.configs import CommandConfig
 from pyro_lvm.errors import PyroLVMError, explain
 
 __all__ = ["list_files", "open_folder"]
 
 
-def open_folder(config: RunConfig) -> Path:
+def open_folder(config: CommandConfig) -> Path:
     """The run directory ``config.out``, with the settings in its config.yaml.
 
     ``pyro-lvm ... --config`` takes that file back.

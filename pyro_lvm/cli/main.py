@@ -14,16 +14,18 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from pyro_lvm import __version__
 from pyro_lvm.cli.compare import compare
-from pyro_lvm.cli.configs import CompareConfig, FitConfig, RunConfig
+from pyro_lvm.cli.configs import CommandConfig, CompareConfig, FitConfig
 from pyro_lvm.cli.fit import fit
 from pyro_lvm.cli.listing import show
+from pyro_lvm.cli.spikes import SpikesConfig, infer_spikes
 from pyro_lvm.errors import PyroLVMError, explain
 
 __all__ = ["main"]
 
-_COMMANDS: dict[str, tuple[Callable[[Any], None], type[RunConfig]]] = {
+_COMMANDS: dict[str, tuple[Callable[[Any], None], type[CommandConfig]]] = {
     "fit": (fit, FitConfig),
     "compare": (compare, CompareConfig),
+    "spikes": (infer_spikes, SpikesConfig),
 }
 _FLAGS = {"resume": "go on with an earlier run in it", "overwrite": "delete an earlier run in it"}
 
@@ -73,7 +75,7 @@ def _wrong_arguments(given: Sequence[str], found: str) -> str:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="pyro-lvm",
-        description="Latent variable models on Pyro: train one, or compare objectives.",
+        description="Latent variable models on Pyro: train one, compare objectives, infer spikes.",
         exit_on_error=False,
         allow_abbrev=False,
     )
@@ -86,7 +88,7 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _command(config: type[RunConfig]) -> ArgumentParser:
+def _command(config: type[CommandConfig]) -> ArgumentParser:
     text = inspect.cleandoc(config.__doc__ or "").partition("\n\nArgs:")[0]
     parser = ArgumentParser(description=text, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with these settings")

@@ -1,0 +1,102 @@
+"""What inferred spikes leave to look at: tables, figures, and posterior.nc for ArviZ."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from pyro_lvm.cli.figures import save_figure
+from pyro_lvm.data import Traces
+from pyro_lvm.diagnostics import (
+    count_coverage,
+    count_ratio,
+    plot_spikes,
+    spike_correlation,
+    spike_inference_data,
+    spread,
+)
+
+__all__ = ["SpikeDraws", "summary", "write_spikes"]
+
+_DIGITS = 6
+
+
+class SpikeDraws(NamedTuple):
+    """Posterior draws, all ``(num_samples, cells, frames)``.
+
+    Attributes:
+        spikes: of each frame.
+        fitted: fluorescence that follows from them, without noise and drift.
+        fluorescence: the same with both, drawn anew.
+    """
+
+    spikes: Tensor
+    fitted: Tensor
+    fluorescence: Tensor
+
+
+def write_spikes(
+    traces: Traces, model: Any, drawn: SpikeDraws, folder: Path, *, num_figures: int, seed: int
+) -> None:
+    """Write spikes.csv, cells.csv, posterior.nc and the pictures of the first cells."""
+    expected = drawn.spikes.mean(0)
+    rows = zip(traces.times.tolist(), *expected.tolist(), strict=True)
+    _write_csv(folder / "spikes.csv", ["time", *traces.names], rows)
+    _write_cells(folder / "cells.csv", traces, model, expected)
+    container = spike_inference_data(
+        traces,
+        drawn.spikes,
+        calcium=drawn.fitted,
+        fluorescence=drawn.fluorescence,
+        attrs={"rate_hz": traces.rate, "seed": seed},
+    )
+    container.to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")
+    for cell, name in list(enumerate(traces.names))[:num_figures]:
+        figure = plot_spikes(traces, drawn.spikes, cell, fitted=drawn.fitted, start=traces.start)
+        save_figure(figure, folder / "figures" / f"{cell:03d}_{_as_file(name)}.png")
+
+
+def _as_file(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def _write_cells(path: Path, traces: Traces, model: Any, expected: Tensor) -> None:
+    """One row a cell: its spikes a second, and the parameters of its fluorescence."""
+    names = [name.removesuffix("_unconstrained") for name, _ in model.named_parameters()]
+    columns = {
+        "spikes_per_second": expected.mean(1) * traces.rate,
+        **{name: getattr(model, name).detach() for name in names},
+    }
+    rows = zip(traces.names, *(values.tolist() for values in columns.values()), strict=True)
+    _write_csv(path, ["cell", *columns], rows)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows([_short(value) for value in row] for row in rows)
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.{_DIGITS}g}" if isinstance(value, float) else value
+
+
+def summary(traces: Traces, drawn: SpikeDraws) -> str:
+    """What was found in one line, and how right it is where true spikes are known."""
+    expected = drawn.spikes.mean(0)
+    rates = expected.mean(1) * traces.rate
+    lines = [f"spikes a second: {spread(rates)}, median and quartiles over {len(traces)} cells"]
+    if traces.spikes is not None:
+        for width in (40.0, 100.0):
+            r = spike_correlation(expected, traces.spikes, traces.rate, bin_ms=width)
+            lines.append(f"correlation with true spikes in bins of {width:.0f} ms: {spread(r)}")
+        covered = count_coverage(drawn.spikes, traces.spikes, traces.rate).closed
+        lines.append(f"inferred over true spikes: {spread(count_ratio(expected, traces.spikes))}")
+        lines.append(f"true counts of a second within their 90 % interval: {spread(covered)}")
+    return "\n".join(lines)
