@@ -137,6 +137,18 @@ class FluorescenceModel(CellParameters):
         """dF/F without noise and drift."""
         return self._row("baseline", cell) + self.response(*(widen(t) for t in trains), cell=cell)
 
+    def denoised(self, x: Any, *trains: Tensor, cell: Tensor | None = None) -> Tensor:
+        """dF/F without white noise, ``(*, B, T)``: with the drift that ``x`` and trains imply.
+
+        Args:
+            x: ``(B, T)`` dF/F, NaN where a frame is missing.
+            trains: a value of each latent site, ``(*, B, T)``.
+            cell: ``(B,)`` as of ``forward``.
+        """
+        values, observed = as_traces(x, self.row_shape, self.baseline)
+        noise = self._noise(self.fluorescence(*trains, cell=cell), cell, observed)
+        return noise.denoised(values) if isinstance(noise, LowRankNormal) else noise.mean
+
     def calcium(self, spikes: Tensor, cell: Tensor | None = None) -> Tensor:
         """Free calcium above rest, ``(*, B, *row_shape, T)`` as the spikes, in units of a spike."""
         return exponential_decay(spikes, self._row("decay", cell), self.rate)

@@ -58,12 +58,12 @@ def test_window_has_the_exact_evidence_and_posterior() -> None:
 
 
 def test_window_posterior_has_the_published_correlations() -> None:
-    x, spikes = draw_window(4000, torch.Generator().manual_seed(0))
+    x, spikes = draw_window(2000, torch.Generator().manual_seed(0))
     found = enumerate_spikes(window_model(), x)
     with_truth = torch.stack([found.mean.flatten(), spikes.flatten()]).corrcoef()[0, 1]
-    assert abs(with_truth - 0.816) < 0.005
+    assert abs(with_truth - 0.816) < 0.01  # standard error 0.0025
     neighbours = found.covariance.diagonal(1, -2, -1).mean()
-    assert abs(neighbours + 0.0104) < 0.0005
+    assert abs(neighbours + 0.0104) < 0.001
 
 
 def test_missing_frames_are_summed_out() -> None:
@@ -230,6 +230,17 @@ def test_drift_is_the_dense_normal() -> None:
 
 
 @each_noise
+def test_denoised_traces_follow_the_drift(drift: bool) -> None:
+    model = LinearCalcium(30.0, drift=drift)
+    spikes = model.prior(3000)["spikes"].sample()
+    slow = 0.05 * torch.cos(torch.arange(3000.0) / 300)
+    x = model.fluorescence(spikes) + slow + 0.1 * torch.randn(1, 3000)
+    x[:, 500:600] = torch.nan
+    error = (model.denoised(x, spikes) - model.fluorescence(spikes) - slow).std()
+    assert (error < 0.015) if drift else (error > 0.03)
+
+
+@each_noise
 @each_model
 def test_gradients_are_finite_on_the_worst_of_traces(make: Any, drift: bool) -> None:
     """No spikes (a power of 0), constant traces, frames missing, rows that are missing."""
@@ -352,6 +363,38 @@ def test_objectives_train_model_and_guide(make: Any, gradient: str) -> None:
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.any(), name
+
+
+@each_model
+def test_parameters_are_learnt_from_known_spikes(make: Any) -> None:
+    """From the other indicator's; single parameters trade off, what they say together does not."""
+    truth, model = make(30.0, "gcamp6s", num_frames=800), make(30.0)
+    trace = pyro.poutine.trace(truth).get_trace(size=4)
+    x, spikes = (trace.nodes[name]["value"].detach() for name in ("x", "spikes"))
+    model.start_at(x)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.05)
+    for _ in range(120):
+        optimiser.zero_grad()
+        (-total(model, x, spikes)).backward()
+        optimiser.step()
+    exact, found = truth.response(spikes), model.response(spikes)
+    assert (found - exact).std() < 0.1 * exact.std()
+    torch.testing.assert_close(model.noise_scale, truth.noise_scale, rtol=0.05, atol=0)
+
+
+def test_batches_name_their_cells_to_both_programs() -> None:
+    model = LinearCalcium(30.0, num_cells=5, num_data=5)
+    model.baseline = torch.arange(5.0)
+    x, cell = model(torch.zeros(5, 40)) + torch.arange(5.0)[:, None], torch.arange(5)
+    objective = IWAE(num_particles=3, gradient="vimco")
+
+    def guide(x: Tensor, cell: Tensor) -> None:
+        with pyro.plate("data", 5, subsample=torch.arange(len(x))):
+            pyro.sample("spikes", dist.Bernoulli(torch.full((len(x), 40), 1e-3)).to_event(1))
+
+    whole = objective.bound(model, guide, x, cell)
+    assert (whole > 0).all()  # each trace beside its own baseline
+    assert (objective.bound(model, guide, x[:2], cell[3:]) < -1000).all()
 
 
 def test_particles_share_the_factor_of_a_row() -> None:

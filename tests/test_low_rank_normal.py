@@ -96,6 +96,19 @@ def test_narrow_numbers_keep_their_digits() -> None:
     torch.testing.assert_close(narrow.double(), wide.log_prob(x.double()), rtol=0, atol=0.01)
 
 
+def test_denoised_is_the_conditional_mean() -> None:
+    loc, scale, columns, x = parts()
+    observed = torch.rand(BATCH, FRAMES) < 0.6
+    found = LowRankNormal(loc, scale, columns, observed).denoised(
+        torch.where(observed, x, torch.nan)
+    )
+    for row, seen in enumerate(observed):
+        both = columns[row] @ columns[row].T
+        gain = both[:, seen] @ torch.linalg.inv(covariance(scale, columns)[row][seen][:, seen])
+        exact = loc[:, row] + (x[row, seen] - loc[:, row, seen]) @ gain.T
+        torch.testing.assert_close(found[:, row], exact, rtol=0, atol=1e-12)
+
+
 def test_expanding_keeps_the_density() -> None:
     loc, scale, columns, x = parts()
     alone = LowRankNormal(loc[0], scale, columns)

@@ -90,13 +90,20 @@ class LowRankNormal(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:  # (*batch,)
         """Nats, of ``value`` of shape ``(*left, T)``."""
-        weight = self._seen(1 / self.scale)
-        residual = self._seen(value - self.loc) * weight
-        columns = self.columns * weight.unsqueeze(-1)
+        residual, columns = self._standard(value)
         with full_precision(residual):
-            squares, log_det = _fit(columns, residual)
+            weights, log_det = _posterior(columns, residual)
+            left = residual - _combine(columns, weights)
+        squares = left.square().sum(-1) + weights.square().sum(-1)
         volume = self._seen(log(2 * pi) + 2 * self.scale.log()).sum(-1)
         return -0.5 * (squares + log_det + volume)
+
+    def denoised(self, value: Tensor) -> Tensor:  # (*batch, T)
+        """The expectation of :math:`m + U w` given what was observed of ``value``."""
+        residual, columns = self._standard(value)
+        with full_precision(residual):
+            weights, _ = _posterior(columns, residual)
+            return self.loc + _combine(self.columns, weights)
 
     @property
     def mean(self) -> Tensor:  # (*batch, T)
@@ -106,20 +113,23 @@ class LowRankNormal(TorchDistribution):
     def variance(self) -> Tensor:  # (*batch, T)
         return (self.scale.square() + self.columns.square().sum(-1)).expand_as(self.loc)
 
+    def _standard(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The residual and the columns in units of the noise, 0 where nothing was observed."""
+        weight = self._seen(1 / self.scale)
+        return self._seen(value - self.loc) * weight, self.columns * weight.unsqueeze(-1)
+
     def _seen(self, terms: Tensor) -> Tensor:
         """0 where nothing was observed, before NaN meets a product."""
         return terms if self.observed is None else torch.where(self.observed, terms, 0.0)
 
 
-def _fit(columns: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-    """The least sum of squares, of weights and of what they leave, and the log-determinant."""
-    gram = torch.eye(columns.shape[-1]).to(columns) + columns.mT @ columns
-    tril = torch.linalg.cholesky(gram)
+def _posterior(columns: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of the weights, ``(*left, R)``, and log-determinant of their precision."""
+    precision = torch.eye(columns.shape[-1]).to(columns) + columns.mT @ columns
+    tril = torch.linalg.cholesky(precision)
     gain = torch.cholesky_solve(columns.mT, tril)  # (*batch, R, T)
-    weights = torch.einsum("...rt,...t->...r", gain, residual)
-    left = residual - _combine(columns, weights)
     log_det = 2 * tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return left.square().sum(-1) + weights.square().sum(-1), log_det
+    return torch.einsum("...rt,...t->...r", gain, residual), log_det
 
 
 def _combine(columns: Tensor, weights: Tensor) -> Tensor:  # (*left, T)
