@@ -9,6 +9,8 @@ from pyro_lvm.guides.dendritic_spikes import DendriticSpikeGuide
 from pyro_lvm.guides.hierarchical_normal import HierarchicalNormal
 from pyro_lvm.guides.implicit import ImplicitGuide
 from pyro_lvm.guides.semi_amortized import SemiAmortized
+from pyro_lvm.guides.semi_implicit import SemiImplicitGuide
+from pyro_lvm.guides.semi_implicit_weights import SemiImplicitWeights
 from pyro_lvm.guides.spikes import SpikeGuide
 
 __all__ = [
@@ -21,5 +23,7 @@ __all__ = [
     "HierarchicalNormal",
     "ImplicitGuide",
     "SemiAmortized",
+    "SemiImplicitGuide",
+    "SemiImplicitWeights",
     "SpikeGuide",
 ]

@@ -20,6 +20,9 @@ from pyro_lvm.guides import (
     HierarchicalNormal,
     ImplicitGuide,
     SemiAmortized,
+    SemiImplicitGuide,
+    SemiImplicitWeights,
+    SpikeGuide,
 )
 from pyro_lvm.guides.covariance import COVARIANCES
 from pyro_lvm.models import VAE, FactorAnalysis
@@ -28,6 +31,7 @@ from pyro_lvm.parameters import allow_local_parameters
 from pyro_lvm.testing import ContractError, check_guide, discover
 
 GUIDES = discover("pyro_lvm.guides")
+OF_OTHER_DATA = {SemiImplicitWeights, SpikeGuide}  # of none, of traces
 TWO = {"z1": 3, "z2": 2}
 
 
@@ -39,7 +43,7 @@ def semi_amortized(**options: Any) -> SemiAmortized:
 
 
 VARIANTS: dict[str, Callable[..., Any]] = {
-    **{guide.__name__: guide for guide in GUIDES if "Spike" not in guide.__name__},  # of traces
+    **{guide.__name__: guide for guide in GUIDES if guide not in OF_OTHER_DATA},
     "SemiAmortized": semi_amortized,
     "low_rank": lambda **k: AmortizedNormal(covariance="low_rank", rank=2, **k),
     "full": lambda **k: AmortizedNormal(latent_features=5, covariance="full", **k),
@@ -55,6 +59,14 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "implicit-basis": lambda **k: ImplicitGuide(noise="basis", **k),
     "implicit-sites": lambda **k: ImplicitGuide(latent_features=TWO, **k),
     "implicit-basis-sites": lambda **k: ImplicitGuide(latent_features=TWO, noise="basis", **k),
+    "semi-implicit-low-rank": lambda **k: SemiImplicitGuide(conditional="low_rank", **k),
+    "semi-implicit-flow": lambda **k: SemiImplicitGuide(
+        conditional="maf", latent_features=3, num_transforms=1, **k
+    ),
+    "semi-implicit-layers": lambda **k: SemiImplicitGuide(
+        noise="bernoulli", noise_features=(5, 4, 3), noise_hidden=(20,), **k
+    ),
+    "semi-implicit-sites": lambda **k: SemiImplicitGuide(latent_features=TWO, **k),
     "own-encoder": lambda **k: AmortizedNormal(nn.Linear(64, 7), encoder_features=7, **k),
     "own-encoder-autoregressive": lambda **k: AutoregressiveGuide(
         nn.Linear(64, 7), encoder_features=7, num_steps=3, **k
@@ -64,8 +76,13 @@ VARIANTS: dict[str, Callable[..., Any]] = {
         nn.Linear(64, 7), encoder_features=7, **k
     ),
     "own-encoder-implicit": lambda **k: ImplicitGuide(nn.Linear(64, 7), encoder_features=7, **k),
+    "own-encoder-semi-implicit": lambda **k: SemiImplicitGuide(
+        nn.Linear(64, 7), encoder_features=7, **k
+    ),
 }
-WITHOUT_DENSITY = {name for name in VARIANTS if "mplicit" in name}
+WITHOUT_DENSITY = {
+    n for n in VARIANTS if n.lower().removeprefix("own-encoder-").startswith("implicit")
+}
 with_density = pytest.mark.parametrize(
     "make", [v for n, v in VARIANTS.items() if n not in WITHOUT_DENSITY]
 )

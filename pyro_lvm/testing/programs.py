@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot
 
 from pyro_lvm.distributions.implicit import is_implicit
 from pyro_lvm.masking import masked_log_prob
-from pyro_lvm.objectives import ELBO
+from pyro_lvm.objectives import ELBO, SIVI
 from pyro_lvm.testing.contract import ROUNDING, require, strict
 from pyro_lvm.testing.draws import STANDARD_ERRORS, check_draws, variable
 from pyro_lvm.testing.implicit import check_data_apart, path_loss, seeded_draws
@@ -70,7 +70,7 @@ def check_guide(
     with the log-probabilities; data that permute; ``state_dict``; an empty parameter store;
     no warnings. At sites without density: gradients through the draws, independent draws. A
     guide that has such sites is compared, between data and after ``state_dict``, by its draws
-    from one seed.
+    from one seed. Auxiliary sites are averaged out of the loss, and are as others besides.
 
     Args:
         guide: a module with its sites in the plate "data" at dim -1; a discrete site is made
@@ -92,7 +92,7 @@ def check_guide(
         sites = _sites(guide, x)
         values = {name: site.value for name, site in sites.items()}
         has_density = not any(is_implicit(site.fn) for site in sites.values())
-        loss = _score_loss if has_density else path_loss
+        loss = _scored_loss(sites) if has_density else path_loss
         _check_gradients(guide, loss(model, guide, x))
         for site in sites.values():
             check_draws(site, num_draws)
@@ -105,9 +105,11 @@ def check_guide(
         _check_store()
 
 
-def _score_loss(model: Program, guide: Program, x: Tensor) -> Tensor:
-    """With a gradient also where there is no path derivative."""
-    return ELBO(num_particles=2, gradient="score").differentiable_loss(model, guide, x)
+def _scored_loss(sites: Mapping[str, Site]) -> Callable[..., Tensor]:
+    """With a gradient also where there is no path derivative, or averaged over mixing variables."""
+    if any(site.is_auxiliary for site in sites.values()):
+        return SIVI(num_particles=2, num_mixing=2).differentiable_loss
+    return ELBO(num_particles=2, gradient="score").differentiable_loss
 
 
 def _sites(
@@ -229,8 +231,8 @@ def _check_store() -> None:
 
 
 def _standard_model(guide: Program, x: Tensor) -> Program:
-    """A standard Normal, of the right shape and plates, at each site of the guide."""
-    sites = _sites(guide, x)
+    """A standard Normal, of the right shape and plates, at each latent site of the guide."""
+    sites = {name: site for name, site in _sites(guide, x).items() if not site.is_auxiliary}
 
     def model(x: Tensor) -> None:
         for name, site in sites.items():
