@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.enumeration import is_enumerated
-from pyro_lvm.errors import DataError, PlateError, ProgramError, PyroLVMError, explain
+from pyro_lvm.errors import (
+    DataError,
+    MixingError,
+    PlateError,
+    ProgramError,
+    PyroLVMError,
+    explain,
+)
 from pyro_lvm.masking import fill_masked
 from pyro_lvm.tracing import Program, Recorder, Site, record, unplated
 
@@ -181,8 +188,8 @@ def _check_auxiliary(guide: Sites) -> None:
         raise _not_averaged(mixing[0], "guide", mixed[0])
 
 
-def _not_averaged(name: str, program: str, latent: str = "its latents") -> ProgramError:
-    return ProgramError(
+def _not_averaged(name: str, program: str, latent: str = "its latents") -> MixingError:
+    return MixingError(
         explain(
             f"auxiliary site '{name}'",
             f"a {program} with an explicit density for '{latent}'",

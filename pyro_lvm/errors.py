@@ -3,6 +3,8 @@
 __all__ = [
     "CheckpointError",
     "DataError",
+    "DensityError",
+    "MixingError",
     "NonFiniteError",
     "ParameterError",
     "PlateError",
@@ -39,6 +41,10 @@ class ProgramError(PyroLVMError):
 
 class DensityError(ProgramError):
     """A density that does not exist: a site that can only be drawn from."""
+
+
+class MixingError(ProgramError):
+    """A density that is an integral: mixing variables under what does not average them out."""
 
 
 class PlateError(ProgramError):

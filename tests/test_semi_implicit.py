@@ -14,10 +14,15 @@ import torch
 from explained import explained
 from torch import Tensor, nn
 
-from pyro_lvm.diagnostics import plot_sandwich
+from pyro_lvm.diagnostics import (
+    log_evidence,
+    plot_sandwich,
+    sample_posterior,
+    to_inference_data,
+)
 from pyro_lvm.errors import PlateError, ProgramError
 from pyro_lvm.mixing import Mixing
-from pyro_lvm.objectives import DSIVI, ELBO, IWAE, SIVI
+from pyro_lvm.objectives import DSIVI, ELBO, IWAE, IWHVI, SIVI
 from pyro_lvm.semi_implicit import draw_mixed
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -531,3 +536,43 @@ def test_picture_of_the_sandwich() -> None:
     figure = plot_sandwich(model, gaussian, X.expand(30), num_mixing=(1, 100), num_particles=20)
     above, below = (container.lines[0].get_ydata() for container in figure.axes[0].containers)
     assert below[0] < below[1] < above[1] < above[0]
+
+
+# Diagnostics
+
+
+@pytest.mark.parametrize("objective", [None, DSIVI(num_mixing=3, num_prior_mixing=5)])
+def test_evidence_of_mixed_programs(objective) -> None:
+    x = torch.tensor([-1.0, 0.5, 1.5])
+    exact = dist.Normal(torch.zeros(3), 2**0.5).log_prob(x)
+    found = log_evidence(mixed_prior, wide, x, num_samples=2000, objective=objective)
+    assert found.is_bound
+    assert (found.standard_error < 0.1).all()
+    assert ((found.value - exact).abs() < MAX_Z * found.standard_error).all()
+    assert found.khat.isfinite().all()
+
+
+def test_evidence_by_a_reverse_program() -> None:
+    def reverse(x: Tensor, z: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("psi", dist.Normal((x / 2 + z) / 2, 0.125**0.5))
+
+    objective = IWHVI(num_mixing=0, reverse=reverse)
+    found = log_evidence(model, gaussian, X, num_samples=30, objective=objective)
+    torch.testing.assert_close(found.value, LOG_P)
+
+
+def test_draws_of_mixed_programs() -> None:
+    draws = sample_posterior(mixed_prior, gaussian, X.expand(4), num_samples=5000)
+    assert draws.keys() == {"z"}
+    assert draws["z"].shape == (5000, 4)
+    mean, error = mean_and_error(draws["z"])
+    assert abs(mean - 0.75) < MAX_Z * error
+
+
+def test_mixed_programs_in_arviz() -> None:
+    container = to_inference_data(model, gaussian, X.expand(4), num_samples=50)
+    assert dict(container["posterior"].sizes) == {"chain": 1, "draw": 50, "data": 4}
+    assert list(container["posterior"].data_vars) == ["z"]
+    assert container["sample_stats"]["log_weight"].shape == (1, 50, 4)
+    assert container.attrs["log_weight_is_exact"] == 0

@@ -16,12 +16,12 @@ import pyro_lvm
 from pyro_lvm.adversarial import AdversarialObjective
 from pyro_lvm.diagnostics.chunks import Chunks, Plated
 from pyro_lvm.diagnostics.inference_data import DATA_GROUPS, Groups, Variable, as_container
-from pyro_lvm.diagnostics.missing import UnknownRatio, ratio_of
+from pyro_lvm.diagnostics.missing import UnknownRatio, mixing_of, ratio_of
 from pyro_lvm.diagnostics.predictive import collect
 from pyro_lvm.diagnostics.ratio_quality import ratio_quality
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.objective import Objective
-from pyro_lvm.objectives import ELBO
+from pyro_lvm.objectives import DSIVI, ELBO
 
 __all__ = ["to_inference_data"]
 
@@ -59,7 +59,8 @@ def to_inference_data(
     Where a guide or prior has no density, the discriminator of ``objective`` stands for it:
     ``log_q`` then has its estimate of the log-ratio of guide to prior, ``log_p`` leaves that
     prior out, and ``log_weight`` is an estimate. Without such an objective these are NaN. The
-    attribute ``log_weight_is_exact`` is 0 in both cases, 1 otherwise; how good the
+    attribute ``log_weight_is_exact`` is 0 in both cases, and where mixing variables are
+    averaged over draws (those of ``objective``, by default 50), 1 otherwise; how good the
     discriminator is on these data is in the attributes that :meth:`RatioQuality.summary` names.
 
     Args:
@@ -98,7 +99,8 @@ def to_inference_data(
     """
     with _seeded(seed):
         ratio = ratio_of(objective, otherwise=UnknownRatio())
-        chunks = Chunks(ELBO, model, guide, args, kwargs, num_samples, chunk_size, ratio)
+        mixing = mixing_of(objective, otherwise=DSIVI())
+        chunks = Chunks(ELBO, model, guide, args, kwargs, num_samples, chunk_size, ratio, mixing)
         switches = {
             "posterior_predictive": posterior_predictive,
             "prior": prior,
@@ -106,7 +108,7 @@ def to_inference_data(
         }
         plated = collect(chunks, {name for name, wanted in switches.items() if wanted})
         attrs = _attrs(num_samples, objective, seed)
-        attrs["log_weight_is_exact"] = int(not chunks.uses_ratio)
+        attrs["log_weight_is_exact"] = int(not (chunks.uses_ratio or chunks.mixes))
         if isinstance(objective, AdversarialObjective):
             judged = ratio_quality(
                 objective, model, guide, *args, num_samples=num_samples, **kwargs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from math import prod
 from typing import Any, NamedTuple
 
@@ -12,9 +13,10 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
-from pyro_lvm.errors import PyroLVMError, explain
+from pyro_lvm.errors import MixingError, PyroLVMError, explain
 from pyro_lvm.objective import Objective
 from pyro_lvm.particles import Particles, Ratio
+from pyro_lvm.semi_implicit import SemiImplicitObjective
 from pyro_lvm.tracing import Recorder, Site, record
 
 __all__ = [
@@ -86,8 +88,10 @@ class Chunks:
         num_samples: draws in all.
         chunk_size: draws at a time; by default as many as bound the memory.
         ratio: stands in for the densities of sites that have none.
+        mixing: takes the place of ``objective`` where there are mixing variables.
 
     Attributes:
+        mixes: whether there are mixing variables.
         plates: the indices that every plate is opened with.
         probe: two particles, for what all chunks have in common.
     """
@@ -102,15 +106,16 @@ class Chunks:
         num_samples: int,
         chunk_size: int | None = None,
         ratio: Ratio | None = None,
+        mixing: SemiImplicitObjective | None = None,
     ) -> None:
         self.num_samples = check_count("num_samples", num_samples)
         self.objective = objective
         self.ratio = ratio
+        self.mixing, self.mixes = mixing, False
         self.model, self.guide = model, guide
         self.args, self.kwargs = args, kwargs
         self.plates = SharedPlates()
-        probe = self._objective(2, None)  # 2, as some checks apply to several particles only
-        self.probe = self._particles(probe)
+        probe, self.probe = self._probed()
         wanted = _affordable(self.probe) if chunk_size is None else chunk_size
         self.chunk_size = check_count("chunk_size", wanted)
         self.max_plate_nesting = probe.max_plate_nesting or 0
@@ -119,7 +124,9 @@ class Chunks:
     @property
     def uses_ratio(self) -> bool:
         """Whether the ratio stands for a density of these programs."""
-        return bool(self.ratio and self.ratio.covers(self.probe.model, self.probe.guide))
+        if self.ratio is None or self.mixes:
+            return False
+        return bool(self.ratio.covers(self.probe.model, self.probe.guide))
 
     def __iter__(self) -> Iterator[Particles]:
         for start in range(0, self.num_samples, self.chunk_size):
@@ -128,10 +135,25 @@ class Chunks:
             objective.enumerates = self.enumerates
             yield self._particles(objective)
 
+    def _probed(self) -> tuple[Objective, Particles]:
+        probe = self._objective(2, None)  # 2, as some checks apply to several particles only
+        try:
+            return probe, self._particles(probe)
+        except MixingError:
+            if self.mixing is None:
+                raise
+            self.mixes = True
+            mixed = self._objective(2, None)
+            return mixed, self._particles(mixed)
+
     def _objective(self, num_particles: int, max_plate_nesting: int | None) -> Objective:
-        made = self.objective(num_particles, max_plate_nesting=max_plate_nesting)
-        made.ratio = self.ratio
-        return made
+        if not (self.mixes and self.mixing):
+            made = self.objective(num_particles, max_plate_nesting=max_plate_nesting)
+            made.ratio = self.ratio
+            return made
+        mixed = copy(self.mixing)
+        mixed.num_particles, mixed.max_plate_nesting = num_particles, max_plate_nesting
+        return mixed
 
     def _particles(self, objective: Objective) -> Particles:
         with self.plates:

@@ -13,15 +13,17 @@ from torch import Tensor
 
 from pyro_lvm.diagnostics.ais import AIS, Chains
 from pyro_lvm.diagnostics.chunks import Chunks
-from pyro_lvm.diagnostics.missing import NoRatio, ratio_of
+from pyro_lvm.diagnostics.missing import NoRatio, mixing_of, ratio_of
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.objective import Objective
-from pyro_lvm.objectives import IWAE
+from pyro_lvm.objectives import DSIVI, IWAE
 from pyro_lvm.weights import khat_of_tail, tail_length
 
 __all__ = ["LogEvidence", "log_evidence"]
 
 Program = Callable[..., Any]
+
+_MIXING = DSIVI(num_mixing=100, num_prior_mixing=100)
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,10 @@ def log_evidence(
     discriminator of ``objective``. Its k-hat and effective sample size are the way to see how
     near such a guide is to the posterior. Its value is *no bound*, only an estimate as good as
     the discriminator (see :func:`~pyro_lvm.diagnostics.ratio_quality`); report the one by AIS.
-    The weights by ``AAE`` and ``IWAAE`` are against the aggregate of the guide over the data,
-    and say nothing of a single posterior.
+    Mixing variables are averaged out as by ``objective``, or by 100 draws of each program's;
+    the mean weight is p(x) for any number of them, and more make it vary less. The weights by
+    ``AAE`` and ``IWAAE`` are against the aggregate of the guide over the data, and say nothing
+    of a single posterior.
 
     Args:
         model: generative program, called as ``model(*args, **kwargs)``.
@@ -105,7 +109,8 @@ def log_evidence(
         chunk_size: draws at a time; by default as many as bound the memory. It does not
             change what is estimated.
         method: ``"iwae"``, ``"ais"``, or :class:`~pyro_lvm.diagnostics.AIS` with options.
-        objective: what the programs were trained by; for ``"iwae"`` without a density.
+        objective: what the programs were trained by; for ``"iwae"`` without a density, or with
+            mixing variables.
 
     Returns:
         Values per datum with the standard error of the log of a mean by the delta method,
@@ -159,7 +164,8 @@ def log_evidence(
         raise PyroLVMError(explain("guide", "one for method='iwae'", "None", hint))
     count = 5000 if num_samples is None else num_samples
     ratio = ratio_of(objective, otherwise=NoRatio())
-    draws = Chunks(IWAE, model, guide, args, kwargs, count, chunk_size, ratio)
+    mixing = mixing_of(objective, otherwise=_MIXING)
+    draws = Chunks(IWAE, model, guide, args, kwargs, count, chunk_size, ratio, mixing)
     estimate = _evidence((drawn.log_weights for drawn in draws), count, draws.probe.scale)
     return replace(estimate, is_bound=not draws.uses_ratio)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from math import nan
 from typing import Any
 
@@ -12,9 +13,10 @@ from pyro_lvm.distributions.implicit import is_implicit
 from pyro_lvm.errors import DensityError, explain
 from pyro_lvm.objective import Objective
 from pyro_lvm.particles import Ratio
+from pyro_lvm.semi_implicit import SemiImplicitObjective
 from pyro_lvm.tracing import Site
 
-__all__ = ["NoRatio", "RatioIfMissing", "UnknownRatio", "ratio_of"]
+__all__ = ["NoRatio", "RatioIfMissing", "UnknownRatio", "mixing_of", "ratio_of"]
 
 Sites = Mapping[str, Site]
 
@@ -23,6 +25,18 @@ def ratio_of(objective: Objective | None, otherwise: Ratio) -> Ratio:
     """The objective's ratio, used where a density is missing, if it has one."""
     ratio = None if objective is None else objective.ratio
     return otherwise if ratio is None else RatioIfMissing(ratio)
+
+
+def mixing_of(
+    objective: Objective | None, otherwise: SemiImplicitObjective
+) -> SemiImplicitObjective:
+    """What averages out mixing variables, if there are any: the objective, if it does.
+
+    No draws of them are shared, so that the weights are independent.
+    """
+    chosen = copy(objective if isinstance(objective, SemiImplicitObjective) else otherwise)
+    chosen.mixing = chosen.mixing._replace(share=False, share_prior=False)
+    return chosen
 
 
 def _missing(model: Sites, guide: Sites) -> list[str]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pyro_lvm.diagnostics.chunks import Chunks, Plated
 from pyro_lvm.diagnostics.discrete import with_discrete_draws
-from pyro_lvm.diagnostics.missing import UnknownRatio
-from pyro_lvm.objectives import ELBO
+from pyro_lvm.diagnostics.missing import UnknownRatio, mixing_of
+from pyro_lvm.objectives import DSIVI, ELBO
 from pyro_lvm.particles import Particles
 
 __all__ = ["latent_draws", "sample_posterior"]
@@ -65,7 +65,8 @@ def sample_posterior(
         torch.Size([100, 2])
     """
     unknown = UnknownRatio()
-    chunks = Chunks(ELBO, model, guide, args, kwargs, num_samples, chunk_size, unknown)
+    mixing = mixing_of(None, otherwise=DSIVI(num_mixing=0, num_prior_mixing=1))
+    chunks = Chunks(ELBO, model, guide, args, kwargs, num_samples, chunk_size, unknown, mixing)
     parts = [
         {name: draws.values.to(device) for name, draws in latent_draws(chunks, particles).items()}
         for particles in (with_discrete_draws(chunks, drawn) for drawn in chunks)
