@@ -1,10 +1,11 @@
 """Spikes from calcium imaging: how near inferred spikes are to true ones, method by method.
 
-Sets of cells: "gcamp6f" and "gcamp6s", real neurons with recorded spikes, which are read from
-``--root`` or PYRO_LVM_DATA. No method sees true spikes. Prints a table for each set; finished
-runs are kept in a file in ``results``: started again, it goes on with the others.
+Sets of cells: "linear" and "saturating", simulated; "gcamp6f" and "gcamp6s", real neurons with
+recorded spikes, which are read from ``--root`` or PYRO_LVM_DATA. No method sees true spikes of
+these cells. Prints a table for each set; finished runs are kept in a file in ``results``:
+started again, it goes on with the others.
 
-    python -m benchmarks.calcium gcamp6f gcamp6s --seeds 3
+    python -m benchmarks.calcium linear saturating gcamp6f gcamp6s --seeds 3
 
 OASIS needs the extra ``benchmarks``: ``pip install -e .[benchmarks]``.
 """
@@ -19,20 +20,18 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import calcium_oasis
-from benchmarks.calcium_cells import Cells, cells_of
+from benchmarks import calcium_guides, calcium_oasis
+from benchmarks.calcium_cells import SETS, Cells, cells_of
 from benchmarks.calcium_scores import Found, scores
 from pyro_lvm.diagnostics import spread
 
 __all__ = ["METHODS", "main", "markdown"]
 
 RESULTS = Path(__file__).parent / "results" / "calcium.json"
-SETS = ("gcamp6f", "gcamp6s")
 METHODS: Mapping[str, Callable[[Cells, int, int | None], Found]] = {
-    name: partial(calcium_oasis.run, name) for name in calcium_oasis.METHODS
+    **{name: partial(calcium_oasis.run, name) for name in calcium_oasis.METHODS},
+    **calcium_guides.METHODS,
 }
-RANDOM: Sequence[str] = ()
-"""Methods that another seed gives another result."""
 
 Scores = Mapping[str, Sequence[float]]
 """Values by cell, or one for the method, by the names of columns."""
@@ -57,7 +56,7 @@ def main() -> None:
         found = {
             method: [
                 kept.scores(name, cells, method, seed, options.steps)
-                for seed in range(options.seeds if method in RANDOM else 1)
+                for seed in range(options.seeds if method in calcium_guides.METHODS else 1)
             ]
             for method in options.methods
         }
@@ -77,7 +76,7 @@ class Kept:
         key = f"{name}: {method}, seed {seed}" + (f", {steps} steps" if steps else "")
         if key not in self.runs:
             torch.manual_seed(seed)
-            self.runs[key] = scores(METHODS[method](cells, seed, steps), cells.traces)
+            self.runs[key] = scores(METHODS[method](cells, seed, steps), cells)
             if self.path:
                 lines = (f"{json.dumps(k)}: {json.dumps(run)}" for k, run in self.runs.items())
                 self.path.write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_lvm.data import Traces
+from benchmarks.calcium_cells import Cells
 from pyro_lvm.diagnostics import (
     count_coverage,
     count_ratio,
@@ -30,23 +30,25 @@ class Found:
     Attributes:
         expected: ``(cells, frames)`` spikes a frame.
         draws: ``(num_samples, cells, frames)`` posterior draws, if it has any.
+        log_q: ``(cells,)`` nats a second, log-density of the true train, if it has one.
         seconds: of inference, training left out.
         training: seconds of training.
     """
 
     expected: Tensor
     draws: Tensor | None = None
+    log_q: Tensor | None = None
     seconds: float = 0.0
     training: float = 0.0
 
 
-def scores(found: Found, traces: Traces) -> dict[str, list[float]]:
+def scores(found: Found, cells: Cells) -> dict[str, list[float]]:
     """A list for each column: one value a cell, or a single one for the method.
 
     Frames that were not observed count as such, and no column is used to choose anything but
     the lag of "r 40 ms, lag", which is common to all cells and printed beside it.
     """
-    expected, truth, rate = found.expected, _truth(traces), traces.rate
+    expected, truth, rate = found.expected, cells.truth, cells.traces.rate
     values = {
         f"r {width:.0f} ms": spike_correlation(expected, truth, rate, bin_ms=width)
         for width in (1000 / 60, 40.0, 100.0)
@@ -61,8 +63,10 @@ def scores(found: Found, traces: Traces) -> dict[str, list[float]]:
     }
     if found.draws is not None:
         values |= _posterior(found.draws, truth, rate)
+    if found.log_q is not None:
+        values |= {"log q(true)": found.log_q}
     values |= {"seconds": torch.tensor([found.seconds]), "training": torch.tensor([found.training])}
-    return {column: [round(v, 4) for v in cells.tolist()] for column, cells in values.items()}
+    return {column: [round(v, 4) for v in row.tolist()] for column, row in values.items()}
 
 
 def _posterior(draws: Tensor, truth: Tensor, rate: float) -> dict[str, Tensor]:
@@ -76,10 +80,3 @@ def _posterior(draws: Tensor, truth: Tensor, rate: float) -> dict[str, Tensor]:
         "nats a second": log_score.where(~truth.isnan(), torch.nan).nanmean(1) * rate,
         "F1 50 ms": spike_f1(draws[:50], truth, rate).nanmean(0),
     }
-
-
-def _truth(traces: Traces) -> Tensor:
-    """True counts, unknown where the trace is."""
-    if traces.spikes is None:
-        raise ValueError("cells of a benchmark have true spikes")
-    return traces.spikes.where(~traces.x.isnan(), torch.nan)

@@ -11,7 +11,7 @@ from calcium_files import write_neurons
 
 from benchmarks import calcium, calcium_oasis
 from benchmarks.calcium import Kept, main, markdown
-from benchmarks.calcium_cells import cells_of
+from benchmarks.calcium_cells import Cells, cells_of
 from benchmarks.calcium_scores import Found, scores
 from pyro_lvm.data import Traces
 
@@ -28,18 +28,46 @@ def neurons(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def cells(traces: Traces) -> Cells:
+    number = len(traces)
+    ones = torch.ones(number)
+    return Cells(traces, 0.19 * ones, 0.4 * ones, None, [number - 1], "gcamp6f", 0.2, False)
+
+
 def test_scores_of_the_truth() -> None:
     spikes = torch.bernoulli(torch.full((2, 1200), 0.05))
     x = torch.randn(2, 1200)
     x[1, 900:] = torch.nan
-    traces = Traces(x, 60.0, spikes=spikes)
-    found = scores(Found(spikes.roll(2, 1), spikes.expand(30, -1, -1), 1.5), traces)
+    late = Found(spikes.roll(2, 1), spikes.expand(30, -1, -1), -torch.ones(2), 1.5)
+    found = scores(late, cells(Traces(x, 60.0, spikes=spikes)))
     perfect = ("r 40 ms, lag", "90 % counts cover", "F1 50 ms")
     assert all(value > 0.99 for column in perfect for value in found[column])
-    assert found["lag (frames)"] == [2.0]
-    assert found["seconds"] == [1.5]
+    assert (found["lag (frames)"], found["seconds"]) == ([2.0], [1.5])
+    assert found["log q(true)"] == [-1.0, -1.0]
     assert max(found["r 17 ms"]) < 0.3
     assert found["nats a second"] == pytest.approx([60 * np.log(1 - 1e-4)] * 2, abs=1e-3)
+
+
+def test_simulated_cells_have_their_own_kernel() -> None:
+    linear = cells_of("linear")
+    assert linear.traces.x.shape == (20, 2000)
+    assert linear.test == list(range(10, 20))
+    assert ((linear.amplitude > 0.25) & (linear.amplitude < 0.5)).all()
+    assert ((linear.decay > 0.25) & (linear.decay < 1.7)).all()
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["simulated, factorised", "wake-sleep, autoregressive", "ELBO, factorised", "AVB"],
+)
+def test_guides_train(method: str, neurons: Path) -> None:
+    small = cells_of("gcamp6f", neurons)
+    found = calcium.METHODS[method](small, 0, 1)
+    assert found.draws is not None
+    assert found.draws.shape == (100, 4, 1200)
+    assert found.draws.unique().tolist() == [0, 1]
+    assert (found.log_q is None) == (method == "AVB")
+    assert found.training > 0
 
 
 def test_markdown_is_over_cells_and_seeds() -> None:
@@ -50,13 +78,13 @@ def test_markdown_is_over_cells_and_seeds() -> None:
 
 
 def test_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, neurons: Path) -> None:
-    cells = cells_of("gcamp6f", neurons)
-    found = Found(torch.rand_like(cells.traces.x))
+    small = cells_of("gcamp6f", neurons)
+    found = Found(torch.rand_like(small.traces.x))
     monkeypatch.setattr(calcium, "METHODS", {"ours": lambda *_: found})
     path = tmp_path / "kept.json"
-    first = Kept(path).scores("gcamp6f", cells, "ours", 0, None)
+    first = Kept(path).scores("gcamp6f", small, "ours", 0, None)
     monkeypatch.setattr(calcium, "METHODS", {})
-    assert Kept(path).scores("gcamp6f", cells, "ours", 0, None) == first
+    assert Kept(path).scores("gcamp6f", small, "ours", 0, None) == first
     assert list(json.loads(path.read_text())) == ["gcamp6f: ours, seed 0"]
 
 
@@ -64,9 +92,9 @@ def test_oasis_finds_spikes_and_prints_a_table(
     neurons: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("oasis")
-    cells = cells_of("gcamp6f", neurons)
-    found = calcium_oasis.run("OASIS AR(1)", cells, 0, None)
-    assert min(scores(found, cells.traces)["r 100 ms"]) > 0.8
+    small = cells_of("gcamp6f", neurons)
+    found = calcium_oasis.run("OASIS AR(1)", small, 0, None)
+    assert min(scores(found, small)["r 100 ms"]) > 0.8
     command = ["calcium", "gcamp6f", "--root", str(neurons), "--no-save", "--methods"]
     monkeypatch.setattr(sys, "argv", [*command, "OASIS AR(1)", "OASIS, kernel given"])
     main()

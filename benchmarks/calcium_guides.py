@@ -1,0 +1,142 @@
+"""Guides of the library on the traces of the benchmark, trained in one of two ways.
+
+- "simulated": on recordings simulated from known ranges, new ones in each step; the guide
+  never sees the cells that it is judged on.
+- "unsupervised": on the cells that are not held out, without their spikes, while the model
+  learns each cell's parameters. Held-out cells take one pass through the guide, no training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from benchmarks.calcium_cells import RATE, Cells
+from benchmarks.calcium_scores import Found
+from pyro_lvm import fit
+from pyro_lvm.data import snippets
+from pyro_lvm.guides import SpikeGuide
+from pyro_lvm.models.calcium_simulation import PRESETS, draw_cells, record
+from pyro_lvm.nn import TraceDiscriminator
+from pyro_lvm.objective import Objective
+from pyro_lvm.objectives import AVB, ELBO, IWAE, IWAVB, ReweightedWakeSleep
+
+__all__ = ["METHODS"]
+
+FRAMES, BATCH, STEPS, NUM_SAMPLES = 300, 20, 600, 100
+Method = Callable[[Cells, int, int | None], Found]
+
+
+def simulated(posterior: str, binding: bool, cells: Cells, seed: int, steps: int | None) -> Found:
+    """Maximum likelihood of simulated spikes given their traces: the sleep phase alone."""
+    preset = cells.preset + ("_binding" if binding and not cells.simulated else "")
+    pyro.set_rng_seed(seed)
+    guide = SpikeGuide(rate=RATE, posterior=posterior)
+    steps = steps or STEPS
+    optimizer = torch.optim.Adam(guide.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    started = perf_counter()
+    for _ in range(steps):
+        traces, spikes, _ = record(draw_cells(preset, BATCH, RATE), FRAMES, cells.bursts)
+        optimizer.zero_grad()
+        (-guide.posterior(traces).log_prob(spikes).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(guide.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+    return _found(guide, posterior, cells, perf_counter() - started)
+
+
+def unsupervised(
+    posterior: str,
+    spikes: str,
+    objective: Callable[[], Objective],
+    cells: Cells,
+    seed: int,
+    steps: int | None,
+) -> Found:
+    """Model and guide by ``objective`` on the traces of the cells that are not held out."""
+    pyro.set_rng_seed(seed)
+    seen = cells.traces.select([i for i in range(len(cells.traces)) if i not in cells.test])
+    preset = PRESETS[cells.preset]
+    model = preset.model(RATE, num_cells=len(seen), spikes=spikes, **preset.options)
+    model.start_at(seen.x)
+    guide = SpikeGuide(rate=RATE, posterior=posterior)
+    windows = snippets(seen, FRAMES)
+    started = perf_counter()
+    fit(
+        model,
+        guide,
+        (windows.x, windows.cell),
+        objective(),
+        max_steps=steps or STEPS,
+        batch_size=BATCH,
+        lr=2e-3,
+        lr_scheduler="cosine",
+        max_grad_norm=1.0,
+        seed=seed,
+        allow_nan=True,
+        diagnostic_particles=0,
+        evaluate_every=10**9,  # nothing is held out of training
+    )
+    return _found(guide, posterior, cells, perf_counter() - started)
+
+
+@torch.no_grad()
+def _found(guide: SpikeGuide, posterior: str, cells: Cells, training: float) -> Found:
+    """Draws for every cell; relaxed ones count as spikes above 1/2."""
+    started = perf_counter()
+    draws = guide.posterior(cells.traces.x).sample(torch.Size([NUM_SAMPLES])).round()
+    seconds = perf_counter() - started
+    log_q = _log_q(guide, cells) if posterior in ("factorised", "autoregressive") else None
+    return Found(draws.mean(0), draws, log_q, seconds, training)
+
+
+def _log_q(guide: SpikeGuide, cells: Cells) -> Tensor:  # (cells,)
+    """Log-density of the true train of each cell, nats a second; two spikes a frame are one."""
+    values = []
+    for trace, counts in zip(cells.traces.x, cells.truth, strict=True):
+        known = ~trace.isnan()
+        train = counts[known].clamp(max=1)
+        values.append(guide.posterior(trace[known][None]).log_prob(train[None]) / len(train))
+    return torch.cat(values) * RATE
+
+
+def _traces(x: Tensor, cell: Tensor | None = None) -> Tensor:
+    """The discriminator's context."""
+    return x
+
+
+def _wake_sleep() -> Objective:
+    return ReweightedWakeSleep(10, insomnia=0.5, arguments=lambda dreams: dreams["x"])
+
+
+def _adversarial(make: type[AVB] | type[IWAVB], num_particles: int) -> Objective:
+    return make(TraceDiscriminator(rate=RATE), num_particles, context=_traces)
+
+
+def _trained(posterior: str, spikes: str, make: Any, *arguments: Any) -> Method:
+    return partial(unsupervised, posterior, spikes, partial(make, *arguments))
+
+
+METHODS: Mapping[str, Method] = {
+    "simulated, factorised": partial(simulated, "factorised", False),
+    "simulated, autoregressive": partial(simulated, "autoregressive", False),
+    "simulated with binding, factorised": partial(simulated, "factorised", True),
+    "simulated with binding, autoregressive": partial(simulated, "autoregressive", True),
+    "wake-sleep, factorised": _trained("factorised", "bernoulli", _wake_sleep),
+    "wake-sleep, autoregressive": _trained("autoregressive", "bernoulli", _wake_sleep),
+    "ELBO, factorised": _trained("factorised", "bernoulli", ELBO, 10, "score"),
+    "VIMCO, factorised": _trained("factorised", "bernoulli", IWAE, 10, "vimco"),
+    "VIMCO, autoregressive": _trained("autoregressive", "bernoulli", IWAE, 10, "vimco"),
+    "AVB": _trained("implicit", "relaxed", _adversarial, AVB, 1),
+    "IWAVB, K = 1": _trained("implicit", "relaxed", _adversarial, IWAVB, 1),
+    "IWAVB, K = 5": _trained("implicit", "relaxed", _adversarial, IWAVB, 5),
+    "IWAVB, K = 50": _trained("implicit", "relaxed", _adversarial, IWAVB, 50),
+}
+"""K = 10 draws where no other number is given."""
