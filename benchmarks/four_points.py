@@ -20,6 +20,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_lvm.annealing import Schedule
 from pyro_lvm.diagnostics import ratio_quality
 from pyro_lvm.guides import AmortizedNormal, ImplicitGuide
 from pyro_lvm.models import VAE
@@ -27,13 +28,16 @@ from pyro_lvm.nn import Discriminator
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import AVB, ELBO, IWAVB
 
-__all__ = ["RUNS", "exact_nll", "run", "train"]
+__all__ = ["RUNS", "exact_nll", "falling", "run", "train"]
 
 Program = Callable[..., Any]
 
 WIDTHS = (64, 64)
 DATA = torch.eye(4)
 DRAWS = 256  # of the guide in a step
+STEPS = 6000
+RATE = 1e-3  # of the programs: level for half of the steps, then falling to 0
+DISCRIMINATOR_RATE = 2e-3  # level: where it fell too, the programs ran ahead of T
 
 
 def discriminator() -> Discriminator:
@@ -57,29 +61,35 @@ def implicit_guide() -> ImplicitGuide:
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained, on how many copies of the data, and for how many steps."""
+    """What is trained, and on how many copies of the data."""
 
     objective: Callable[[], Objective]
     guide: Callable[[], torch.nn.Module]
-    copies: int
-    steps: int
+    copies: int = 1
 
 
-def _avb(**options: Any) -> AVB:
-    return AVB(discriminator(), DRAWS // 4, discriminator_lr=6e-4, **options)
+def falling(rate: float, steps: int) -> Callable[[int], float]:
+    """``rate`` for half of the steps, then linearly to 0."""
+    return lambda step: rate * min(1.0, 2.0 * (1.0 - step / steps))
+
+
+def _avb(discriminator_lr: Schedule = DISCRIMINATOR_RATE, **options: Any) -> AVB:
+    return AVB(discriminator(), DRAWS // 4, discriminator_lr=discriminator_lr, **options)
 
 
 def _iwavb(gradient: str) -> IWAVB:
-    return IWAVB(discriminator(), 5, gradient, discriminator_lr=6e-4)
+    return IWAVB(discriminator(), 5, gradient, discriminator_lr=DISCRIMINATOR_RATE)
 
 
 RUNS = {
-    "VAE, ELBO": Run(lambda: ELBO(DRAWS // 4), normal_guide, 1, 8_000),
-    "AVB": Run(_avb, implicit_guide, 1, 12_000),
-    "AVB, average of weights": Run(partial(_avb, ema=0.99), implicit_guide, 1, 12_000),
-    "AVB, two steps of T": Run(partial(_avb, num_discriminator_steps=2), implicit_guide, 1, 12_000),
-    "IWAVB dreg, K=5": Run(partial(_iwavb, "dreg"), implicit_guide, DRAWS // 20, 9_000),
-    "IWAVB stl, K=5": Run(partial(_iwavb, "stl"), implicit_guide, DRAWS // 20, 9_000),
+    "VAE, ELBO": Run(lambda: ELBO(DRAWS // 4), normal_guide),
+    "AVB": Run(_avb, implicit_guide),
+    "IWAVB dreg, K=5": Run(partial(_iwavb, "dreg"), implicit_guide, DRAWS // 20),
+    "IWAVB stl, K=5": Run(partial(_iwavb, "stl"), implicit_guide, DRAWS // 20),
+    "AVB, the rate of T falls too": Run(
+        partial(_avb, falling(DISCRIMINATOR_RATE, STEPS)), implicit_guide
+    ),
+    "AVB, average of T's weights": Run(partial(_avb, ema=0.99), implicit_guide),
 }
 
 
@@ -89,7 +99,7 @@ def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
     chosen = RUNS[name]
     model = VAE(in_features=4, latent_features=2, hidden=WIDTHS)
     guide, objective = chosen.guide(), chosen.objective()
-    train(objective, model, guide, DATA.repeat(chosen.copies, 1), steps or chosen.steps, lr=3e-4)
+    train(objective, model, guide, DATA.repeat(chosen.copies, 1), steps or STEPS, RATE)
     found = {
         "exact NLL": exact_nll(model),
         "minus the objective": -objective.bound(model, guide, DATA.repeat(500, 1)).mean().item(),
@@ -104,20 +114,17 @@ def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
 
 
 def train(
-    objective: Objective,
-    model: Program,
-    guide: Program,
-    x: Tensor,
-    steps: int,
-    lr: float,
+    objective: Objective, model: Program, guide: Program, x: Tensor, steps: int, lr: float
 ) -> None:
-    """Adam at a constant rate, of all parameters of the programs."""
+    """Adam on all parameters of the programs; its rate is level, then falls to 0."""
     module = objective(model, guide)
     optimiser = torch.optim.Adam(module.parameters(), lr, betas=(0.5, 0.999))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, falling(1.0, steps))
     for _ in range(steps):
         optimiser.zero_grad()
         (module(x) / len(x)).backward()
         optimiser.step()
+        scheduler.step()
 
 
 def exact_nll(model: VAE, limit: float = 6.0, num_points: int = 601) -> float:

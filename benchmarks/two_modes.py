@@ -43,7 +43,9 @@ def model(x: Tensor) -> None:
 
 def _avb(contrast: str) -> AVB:
     discriminator = Discriminator(1, context_features=1, hidden=(64, 64))
-    return AVB(discriminator, DRAWS, contrast=contrast, num_discriminator_steps=3)
+    return AVB(
+        discriminator, DRAWS, contrast=contrast, num_discriminator_steps=3, discriminator_lr=1e-3
+    )
 
 
 def _implicit() -> ImplicitGuide:
@@ -69,8 +71,7 @@ def _trained(
 ) -> Tensor:
     """10^5 draws for each datum, ``(100000, 4)``."""
     trained, made = objective(), guide()
-    for lr in (5e-4, 1e-4):
-        train(trained, model, made, X, steps // 2, lr)
+    train(trained, model, made, X, steps, lr=5e-4)
     return sample_posterior(model, made, X, num_samples=100_000)["z"].squeeze(-1)
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.adversarial import markdown
-from benchmarks.four_points import exact_nll
+from benchmarks import implicit_digits
+from benchmarks.adversarial import markdown, mean_and_deviation
+from benchmarks.four_points import exact_nll, falling
 from benchmarks.known_kl import Mixture
 from benchmarks.two_modes import CELLS, best_normal, divergence, histogram, log_posterior
+from pyro_lvm.diagnostics import AIS
 from pyro_lvm.models import VAE
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +56,27 @@ def test_best_normal_keeps_one_of_two_far_modes() -> None:
 def test_markdown() -> None:
     text = markdown({"AVB": [{"nll": 1.0}, {"nll": 2.0}]})
     assert text.splitlines() == ["| | nll |", "| --- | --- |", "| AVB | 1.000, 2.000 |"]
+    text = markdown({"AVB": [{"nll": 1.0}, {"nll": 2.0}], "none": [{}]}, mean_and_deviation)
+    assert text.splitlines()[2:] == ["| AVB | 1.500 ± 0.707 |", "| none |  |"]
+
+
+def test_rate_is_level_and_then_falls() -> None:
+    rate = falling(0.4, 8)
+    assert [rate(step) for step in (0, 4, 6, 8)] == pytest.approx([0.4, 0.4, 0.2, 0.0])
+
+
+@pytest.mark.parametrize("name", ["IWAE, K=5", "IWAVB, K=5"])
+def test_judges_of_the_digits_agree_on_an_untrained_model(monkeypatch, name: str) -> None:
+    """Guide and prior hardly matter to a decoder that starts at the mean of the data."""
+    for judge in ("FROM_PRIOR", "FROM_GUIDE"):
+        monkeypatch.setattr(implicit_digits, judge, AIS(num_temperatures=10, num_leapfrog=2))
+    monkeypatch.setattr(implicit_digits, "EVERY", 40)
+    monkeypatch.setattr(implicit_digits, "NUM_DRAWS", 200)
+    found = implicit_digits.run(name, seed=0, steps=2)
+    by_ais = [value for column, value in found.items() if column.startswith("NLL")]
+    assert max(by_ais) - min(by_ais) < 0.3
+    assert found["moments of the guide, 1 draw"] > min(by_ais) - 0.3
+    assert ("T accuracy" in found) == name.startswith("IWAVB")
 
 
 @pytest.mark.slow
