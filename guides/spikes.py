@@ -50,8 +50,9 @@ class SpikeGuide(PyroModule):
         activity from calcium imaging data with variational autoencoders*, arXiv:1711.01846,
         section 2.3, for factorised and autoregressive spikes.
         Maddison, Mnih, Teh (2016), *The Concrete distribution*, arXiv:1611.00712.
-        Im, Verma, Branson (2019), *Importance weighted adversarial variational autoencoders for
-        spike inference from calcium imaging data*, arXiv:1906.03214, for implicit guides.
+        Im, Prakhya, Yan, Turaga, Branson (2019), *Importance weighted adversarial variational
+        autoencoders for spike inference from calcium imaging data*, arXiv:1906.03214, for
+        implicit guides.
 
     Args:
         encoder: called as ``encoder(x, rate)`` with traces ``(B, T)`` and the frame rate, to
