@@ -2,81 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from math import sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyro_lvm.errors import ProgramError, explain
-from pyro_lvm.models.calcium import LinearCalcium, PhysiologicalCalcium, SaturatingCalcium
+from pyro_lvm.models.calcium_presets import PRESETS
 from pyro_lvm.models.fluorescence import FluorescenceModel
-from pyro_lvm.models.noise_level import scale_of_level
 from pyro_lvm.nn import check_choice, check_size
 
-__all__ = ["PRESETS", "Preset", "Recording", "draw_cells", "record", "simulate"]
+__all__ = ["PRESETS", "Recording", "draw_cells", "record", "scale_of_level", "simulate"]
 
+_MEDIAN_STEP = 0.6744897501960817 * sqrt(2)  # |difference| of two Normals of scale 1
 _MOST_SPIKES, _GAPS = 6, (0.010, 0.020)  # of a burst; seconds between them
-
-
-class Preset(NamedTuple):
-    """A model, the options that it is built with, and the ranges of its parameters.
-
-    A cell's parameter is log-uniform in its range. "noise_level" is in percent of dF/F per root
-    Hz, and sets ``noise_scale``, see :func:`~pyro_lvm.models.noise_level.scale_of_level`.
-    """
-
-    model: type[FluorescenceModel]
-    options: Mapping[str, Any]
-    ranges: Mapping[str, tuple[float, float]]
-
-
-_FIELD = {"noise_level": (1.0, 4.0), "firing_rate": (0.2, 2.0), "drift_scale": (0.01, 0.05)}
-_SPARSE = {"firing_rate": (0.7, 1.2)}
-
-PRESETS: Mapping[str, Preset] = {
-    "linear": Preset(
-        LinearCalcium,
-        {"drift": False},
-        {"amplitude": (0.25, 0.5), "decay": (0.27, 1.67), "noise_scale": (0.07, 0.15), **_SPARSE},
-    ),
-    "saturating": Preset(
-        SaturatingCalcium,
-        {"drift": False},
-        {
-            "amplitude": (4.4, 6.3),
-            "decay": (0.21, 0.56),
-            "binding": (0.16, 0.44),
-            "unbinding": (0.13, 0.21),
-            "exponent": (1.97, 2.31),
-            "noise_scale": (0.02, 0.05),
-            **_SPARSE,
-        },
-    ),
-    "gcamp6f": Preset(
-        LinearCalcium,
-        {"indicator": "gcamp6f", "rise": True},
-        {"amplitude": (0.1, 0.3), "decay": (0.3, 0.55), "rise": (0.015, 0.03), **_FIELD},
-    ),
-    "gcamp6s": Preset(
-        LinearCalcium,
-        {"indicator": "gcamp6s", "rise": True},
-        {"amplitude": (0.12, 0.36), "decay": (0.75, 1.4), "rise": (0.035, 0.075), **_FIELD},
-    ),
-    "gcamp6f_binding": Preset(
-        PhysiologicalCalcium,
-        {"indicator": "gcamp6f"},
-        {"amplitude": (0.15, 0.45), "decay": (0.18, 0.35), "saturation": (0.03, 0.3), **_FIELD},
-    ),
-    "gcamp6s_binding": Preset(
-        PhysiologicalCalcium,
-        {"indicator": "gcamp6s"},
-        {"amplitude": (0.16, 0.5), "decay": (0.75, 1.4), "saturation": (0.03, 0.3), **_FIELD},
-    ),
-}
-"""By name. "linear" and "saturating" (SCDF) are the ranges of Speiser et al. (2017), there given
-at 60 Hz, with white noise; the others surround the kinetics of Chen et al. (2013), with drift,
-the noise levels of good to decent recordings (Rupprecht et al. 2021) and the rates of cortex."""
 
 
 class Recording(NamedTuple):
@@ -181,6 +121,24 @@ def record(model: FluorescenceModel, num_frames: int, bursts: float = 0.0) -> Re
     if model.spikes == "bernoulli":
         spikes = spikes.clamp(max=1)
     return Recording(model.decode(spikes).sample(), spikes, model)
+
+
+def scale_of_level(level: Tensor, rate: float) -> Tensor:
+    r"""The scale in dF/F of white noise of a level in the unit of the field.
+
+    The level :math:`\nu = \mathrm{median}_t |x_{t+1} - x_t| / \sqrt f`, in percent of dF/F per
+    root Hz, compares recordings of any frame rate f: about 1 is very good, 3 to 4 decent. The
+    scale is :math:`1.048 \nu \sqrt f / 100`.
+
+    References:
+        Rupprecht et al. (2021), *A database and deep learning toolbox for noise-optimized,
+        generalized spike inference from calcium imaging*, Nature Neuroscience 24.
+
+    Example:
+        >>> scale_of_level(torch.tensor([1.0, 2.0, 4.0]), rate=30.0)
+        tensor([0.0574, 0.1148, 0.2297])
+    """
+    return level * (sqrt(rate) / (100 * _MEDIAN_STEP))
 
 
 def _later_spikes(first: Tensor, bursts: float, rate: float) -> Tensor:  # (num_cells, T)

@@ -17,7 +17,6 @@ from pyro_lvm.errors import DataError, ProgramError
 from pyro_lvm.models import LinearCalcium, PhysiologicalCalcium, SaturatingCalcium
 from pyro_lvm.models.calcium_dynamics import linear_recurrence, relaxation
 from pyro_lvm.models.fluorescence import FluorescenceModel
-from pyro_lvm.models.noise_level import noise_level, scale_of_level
 from pyro_lvm.models.spike_enumeration import enumerate_spikes
 from pyro_lvm.objectives import ELBO, IWAE
 
@@ -413,15 +412,6 @@ def test_poisson_spikes_are_counts() -> None:
     torch.testing.assert_close(
         bernoulli.prior(3)["spikes"].mean, (1 - torch.tensor([[-2.0]]).exp()).expand(1, 3)
     )
-
-
-# Noise levels.
-
-
-def test_noise_level_of_white_noise() -> None:
-    x = 0.115 * torch.randn(4, 200_000)
-    torch.testing.assert_close(noise_level(x, 30.0), torch.full((4,), 2.0), rtol=0.01, atol=0)
-    assert abs(scale_of_level(2.0, 30.0) - 0.115) < 0.0005
 
 
 # Bad input.

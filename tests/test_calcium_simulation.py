@@ -6,9 +6,15 @@ import pytest
 import torch
 from explained import explained
 
+from pyro_lvm.data import Traces, noise_level
 from pyro_lvm.errors import ProgramError
-from pyro_lvm.models.calcium_simulation import PRESETS, draw_cells, record, simulate
-from pyro_lvm.models.noise_level import noise_level
+from pyro_lvm.models.calcium_simulation import (
+    PRESETS,
+    draw_cells,
+    record,
+    scale_of_level,
+    simulate,
+)
 
 each_preset = pytest.mark.parametrize("preset", PRESETS)
 
@@ -51,7 +57,16 @@ def test_traces_are_fluorescence_and_noise(preset: str) -> None:
 
 def test_noise_level_is_that_of_the_field() -> None:
     traces, _, _ = simulate("gcamp6f", 50, 3000, 30.0)
-    assert ((noise_level(traces, 30.0) > 0.9) & (noise_level(traces, 30.0) < 4.6)).all()
+    level = noise_level(Traces(traces, rate=30.0))
+    assert ((level > 0.9) & (level < 4.6)).all()
+
+
+def test_scale_is_that_of_the_noise_level() -> None:
+    level = torch.tensor([1.0, 2.0, 4.0])
+    scale = scale_of_level(level, 30.0)
+    torch.testing.assert_close(scale, torch.tensor([0.057, 0.115, 0.23]), rtol=0.01, atol=0)
+    x = Traces(scale[:, None] * torch.randn(3, 100_000), rate=30.0)
+    torch.testing.assert_close(noise_level(x), level, rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize("spikes", ["bernoulli", "poisson"])
