@@ -56,6 +56,8 @@ def test_tables_are_by_time_and_by_cell(found: Path) -> None:
     first, second = table(found / "cells.csv")
     assert (first["cell"], second["cell"]) == ("left/1", "silent")
     assert float(first["noise_scale"]) == pytest.approx(0.03, rel=0.3)
+    level = 100 * 0.954 * 0.03 / RATE**0.5  # of white noise, in % per root Hz
+    assert float(first["noise_level"]) == pytest.approx(level, rel=0.3)
     mean = np.mean([float(row["left/1"]) for row in rows])
     assert float(first["spikes_per_second"]) == pytest.approx(mean * RATE, rel=1e-3)
 
@@ -109,6 +111,29 @@ def test_raw_fluorescence_is_divided_by_its_baseline(recording: Path, tmp_path: 
     assert float(first["noise_scale"]) == pytest.approx(0.03, rel=0.3)
 
 
+def test_a_slow_recording_needs_a_guide_of_its_own(
+    recording: Path, found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--traces", str(recording / "traces.csv"), "--rate", "15", "--guide", str(found))
+    message = refused(capsys, "spikes", "--out", str(tmp_path / "run"), *arguments)
+    assert "rate: expected at least 30 Hz" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_guide_serves_another_recording(recording: Path, found: Path, tmp_path: Path) -> None:
+    """The recording that it was trained on, and one of the same cells at three times the rate."""
+    with np.load(recording / "traces.npz") as file:
+        slow = np.nan_to_num(file["x"])
+    np.save(tmp_path / "fast.npy", slow.repeat(3, 0))
+    again, fast = tmp_path / "again", tmp_path / "fast"
+    reuse = ("--guide", str(found), "--num_figures", "0", "--traces")
+    run(again, *reuse, str(recording / "traces.csv"), "--rate", "30")
+    assert not (again / "checkpoints").exists()
+    assert (again / "spikes.csv").read_text() == (found / "spikes.csv").read_text()
+    run(fast, *reuse, str(tmp_path / "fast.npy"), "--rate", "90")
+    assert len(table(fast / "spikes.csv")) == FRAMES
+
+
 @pytest.mark.slow
 def test_spikes_are_found(
     recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -136,6 +161,7 @@ def test_spikes_are_found(
         ("--traces {}/constant.npy --rate 30", "cell 'cell1': expected a trace that varies"),
         ("--traces {}/frame.npy --rate 30 --cells_in columns", "at least two frames"),
         ("--traces {}/traces.csv --rate 30 --num_samples 0", "num_samples: expected an int"),
+        ("--traces {}/traces.csv --rate 30 --guide nowhere", "nowhere/guide.ckpt"),
         ("--traces {}/traces.csv --rate 30 --insomnia 2", "insomnia: expected a number from 0"),
     ],
 )

@@ -20,6 +20,7 @@ from pyro_lvm.diagnostics import (
     spike_inference_data,
     spread,
 )
+from pyro_lvm.models.noise_level import noise_level
 
 __all__ = ["SpikeDraws", "summary", "write_spikes"]
 
@@ -66,10 +67,11 @@ def _as_file(name: str) -> str:
 
 
 def _write_cells(path: Path, traces: Traces, model: Any, expected: Tensor) -> None:
-    """One row a cell: its spikes a second, and the parameters of its fluorescence."""
+    """One row a cell: spikes a second, noise level in % per root Hz, the model's parameters."""
     names = [name.removesuffix("_unconstrained") for name, _ in model.named_parameters()]
     columns = {
         "spikes_per_second": expected.mean(1) * traces.rate,
+        "noise_level": noise_level(traces.x, traces.rate),
         **{name: getattr(model, name).detach() for name in names},
     }
     rows = zip(traces.names, *(values.tolist() for values in columns.values()), strict=True)

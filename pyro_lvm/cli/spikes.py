@@ -14,13 +14,14 @@ from torch import Tensor
 from pyro_lvm.cli.catalog import pick
 from pyro_lvm.cli.configs import CommandConfig, TrainConfig
 from pyro_lvm.cli.folders import list_files, open_folder
+from pyro_lvm.cli.spike_guides import at_rate_of, load_guide, save_guide
 from pyro_lvm.cli.spike_report import SpikeDraws, summary, write_spikes
 from pyro_lvm.data import Traces, delta_f, read_traces, snippets
 from pyro_lvm.guides import SpikeGuide
 from pyro_lvm.nn import check_size
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import ReweightedWakeSleep
-from pyro_lvm.training import FitResult, fit
+from pyro_lvm.training import fit
 
 __all__ = ["SpikesConfig", "infer_spikes"]
 
@@ -47,6 +48,7 @@ class SpikesConfig(CommandConfig):
         raw: the traces are raw fluorescence, of which dF/F is taken first
         model: how fluorescence follows spikes
         indicator: whose rise, decay and size of transients the model starts at
+        guide: run directory of an earlier recording, whose guide is used as it is: no training
         posterior: factorised is fast; autoregressive knows that a spike is in one frame or the next
         insomnia: share of the recording itself, beside dreams, in what the guide learns from
         num_particles: draws per stretch of recording in training
@@ -63,6 +65,7 @@ class SpikesConfig(CommandConfig):
     raw: bool = False
     model: Literal["LinearCalcium", "SaturatingCalcium", "PhysiologicalCalcium"] = "LinearCalcium"
     indicator: Literal["gcamp6f", "gcamp6s"] = "gcamp6f"
+    guide: str | None = None
     posterior: Literal["factorised", "autoregressive"] = "factorised"
     insomnia: float = 0.5
     num_particles: int = 10
@@ -76,18 +79,18 @@ class SpikesConfig(CommandConfig):
 
 def infer_spikes(config: SpikesConfig) -> None:
     """Read the traces, train, and write spikes, posterior and figures to ``config.out``."""
-    traces = _read(config)
-    model, guide = _programs(config, traces)
+    pyro.set_rng_seed(config.seed)
+    guide, traces = _start(config, _read(config))
+    model = _model(config, traces)
     objective = ReweightedWakeSleep(
         config.num_particles, insomnia=config.insomnia, arguments=_dreamt_traces
     )
     num_samples = check_size("num_samples", config.num_samples)
     folder = open_folder(config)
     print(f"{config.traces}: {traces}", flush=True)
-    result = _train(config, traces, model, guide, objective, folder)
-    if result.interrupted:
-        raise KeyboardInterrupt
-    result.save(folder)
+    if config.guide is None:
+        _train(config, traces, model, guide, objective, folder)
+        save_guide(guide, config.posterior, folder)
     pyro.set_rng_seed(config.seed)
     drawn = _draw(traces, model, guide, num_samples)
     write_spikes(traces, model, drawn, folder, num_figures=config.num_figures, seed=config.seed)
@@ -101,14 +104,18 @@ def _read(config: SpikesConfig) -> Traces:
     return delta_f(traces) if config.raw else traces
 
 
-def _programs(config: SpikesConfig, traces: Traces) -> tuple[Any, SpikeGuide]:
-    pyro.set_rng_seed(config.seed)
+def _start(config: SpikesConfig, traces: Traces) -> tuple[SpikeGuide, Traces]:
+    if config.guide is not None:
+        return at_rate_of(load_guide(Path(config.guide)), traces)
+    return SpikeGuide(rate=traces.rate, posterior=config.posterior), traces
+
+
+def _model(config: SpikesConfig, traces: Traces) -> Any:
     rises = {"rise": True} if config.model == "LinearCalcium" else {}
-    model = pick("models", config.model)(
-        traces.rate, config.indicator, num_cells=len(traces), **rises
-    )
+    make = pick("models", config.model)
+    model = make(traces.rate, config.indicator, num_cells=len(traces), **rises)
     model.start_at(traces.x)
-    return model, SpikeGuide(rate=traces.rate, posterior=config.posterior)
+    return model
 
 
 def _train(
@@ -118,11 +125,11 @@ def _train(
     guide: SpikeGuide,
     objective: Objective,
     folder: Path,
-) -> FitResult:
+) -> None:
     length = min(max(2, round(config.snippet * traces.rate)), traces.x.shape[1])
     windows = snippets(traces, length)
     budget = config.train
-    return fit(
+    result = fit(
         model,
         guide,
         (windows.x, windows.cell),
@@ -141,6 +148,8 @@ def _train(
         run_dir=folder,
         resume=config.resume,
     )
+    if result.interrupted:
+        raise KeyboardInterrupt
 
 
 def _dreamt_traces(data: Mapping[str, Tensor]) -> Tensor:
