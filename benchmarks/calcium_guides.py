@@ -22,7 +22,8 @@ from benchmarks.calcium_scores import Found
 from pyro_lvm import fit
 from pyro_lvm.data import snippets
 from pyro_lvm.guides import SpikeGuide
-from pyro_lvm.models.calcium_simulation import PRESETS, draw_cells, record
+from pyro_lvm.models.calcium_presets import PRESETS
+from pyro_lvm.models.calcium_simulation import draw_cells, record
 from pyro_lvm.nn import TraceDiscriminator
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import AVB, ELBO, IWAE, IWAVB, ReweightedWakeSleep

@@ -17,6 +17,7 @@ from pyro_lvm.data import (
     calcium,
     delta_f,
     frame_counts,
+    noise_level,
     read_traces,
     rebin,
     resample,
@@ -284,6 +285,15 @@ def test_delta_f_knows_a_gap(float64: torch.dtype) -> None:
 def test_delta_f_of_what_is_none(options: dict[str, float], message: Any) -> None:
     with explained(DataError, *message):
         delta_f(Traces(torch.tensor([[-1.1, 1.0]]), 1.0, ["a"]), **options)
+
+
+def test_noise_level_of_white_noise(float64: torch.dtype) -> None:
+    """nu = 100 * 0.6745 * sqrt(2) * s / sqrt(rate), whatever the rate."""
+    x = 0.2 * torch.randn(2, 100_000)
+    x[:, ::10] = NAN
+    expected = 100 * 0.6745 * math.sqrt(2) * 0.2 / math.sqrt(30)
+    for level in noise_level(Traces(x, 30.0)).tolist():
+        assert level == pytest.approx(expected, rel=0.02)
 
 
 # Real recordings, as they are stored.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from pyro_lvm.cli.figures import save_figure
-from pyro_lvm.data import Traces
+from pyro_lvm.data import Traces, noise_level
 from pyro_lvm.diagnostics import (
     count_coverage,
     count_ratio,
@@ -20,7 +20,6 @@ from pyro_lvm.diagnostics import (
     spike_inference_data,
     spread,
 )
-from pyro_lvm.models.noise_level import noise_level
 
 __all__ = ["SpikeDraws", "summary", "write_spikes"]
 
@@ -71,7 +70,7 @@ def _write_cells(path: Path, traces: Traces, model: Any, expected: Tensor) -> No
     names = [name.removesuffix("_unconstrained") for name, _ in model.named_parameters()]
     columns = {
         "spikes_per_second": expected.mean(1) * traces.rate,
-        "noise_level": noise_level(traces.x, traces.rate),
+        "noise_level": noise_level(traces),
         **{name: getattr(model, name).detach() for name in names},
     }
     rows = zip(traces.names, *(values.tolist() for values in columns.values()), strict=True)

@@ -5,7 +5,7 @@ from pyro_lvm.data.calcium import calcium
 from pyro_lvm.data.checks import check_data
 from pyro_lvm.data.digits import digits
 from pyro_lvm.data.fashion_mnist import fashion_mnist
-from pyro_lvm.data.fluorescence import delta_f
+from pyro_lvm.data.fluorescence import delta_f, noise_level
 from pyro_lvm.data.frey_faces import frey_faces
 from pyro_lvm.data.mnist import mnist
 from pyro_lvm.data.omniglot import omniglot
@@ -34,6 +34,7 @@ __all__ = [
     "frey_faces",
     "load",
     "mnist",
+    "noise_level",
     "omniglot",
     "read_traces",
     "rebin",
