@@ -109,11 +109,15 @@ def linear_recurrence(factor: Tensor, drive: Tensor) -> Tensor:
 
 
 class _Recurrence(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, factor: Tensor, drive: Tensor) -> Tensor:
-        sequence = _scan(factor, drive)
-        ctx.save_for_backward(factor, sequence)
-        return sequence
+    def forward(factor: Tensor, drive: Tensor) -> Tensor:
+        return _scan(factor, drive)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:

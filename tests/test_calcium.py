@@ -123,6 +123,15 @@ def test_recurrence_has_its_gradients(shape: tuple[int, ...]) -> None:
     assert torch.autograd.gradgradcheck(linear_recurrence, leaves)
 
 
+def test_recurrence_can_be_mapped_and_transformed() -> None:
+    factor, drive = torch.rand(5, 7), torch.randn(5, 7)
+    mapped = torch.vmap(linear_recurrence)(factor, drive)
+    torch.testing.assert_close(mapped, linear_recurrence(factor, drive), rtol=1e-14, atol=0)
+    jacobian = torch.func.jacrev(linear_recurrence, argnums=1)(factor[0], drive[0])
+    exact = torch.autograd.functional.jacobian(lambda b: linear_recurrence(factor[0], b), drive[0])
+    torch.testing.assert_close(jacobian, exact)
+
+
 def test_relaxation_stays_in_bounds_at_any_speed() -> None:
     target = torch.rand(5, 50)
     state = relaxation(target, 1e4 * torch.rand(5, 50), rate=7.5)
