@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +39,7 @@ def split_cells(
     Example:
         >>> parts = split_cells(Traces(torch.randn(6, 10), rate=30.0))
         >>> [list(part.names) for part in parts]
-        [['cell2', 'cell5', 'cell3'], ['cell0'], ['cell1', 'cell4']]
+        [['cell5', 'cell2', 'cell1'], ['cell3'], ['cell0', 'cell4']]
     """
     cells = len(traces)
     counts = [max(1, round(share * cells)) for share in (validation, test)]
@@ -46,7 +47,7 @@ def split_cells(
         found = f"{cells}, of which {sum(counts)} are held out"
         hint = "Hold out a smaller share, or pool recordings."
         raise DataError(explain("cells", "enough for three parts", found, hint))
-    order = torch.randperm(cells, generator=torch.Generator().manual_seed(seed)).tolist()
+    order = np.random.RandomState(seed).permutation(cells).tolist()
     held, tested = counts[0] + counts[1], counts[1]
     parts = order[:-held], order[-held:-tested], order[-tested:]
     return CellSplits(*(traces.select(part) for part in parts))
