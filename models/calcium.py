@@ -116,7 +116,8 @@ class SaturatingCalcium(FluorescenceModel):
         data with variational autoencoders*, arXiv:1711.01846.
 
     Args:
-        **options: those of :class:`~pyro_lvm.models.fluorescence.FluorescenceModel`.
+        rate: frames per second. This and all others are those of
+            :class:`~pyro_lvm.models.fluorescence.FluorescenceModel`.
 
     Example:
         One spike, and five at once: more than five times the fluorescence.
@@ -161,7 +162,8 @@ class PhysiologicalCalcium(FluorescenceModel):
         three-dimensional imaging of large neuronal populations in vivo*, Nature Communications 7.
 
     Args:
-        **options: those of :class:`~pyro_lvm.models.fluorescence.FluorescenceModel`.
+        rate: frames per second. This and all others are those of
+            :class:`~pyro_lvm.models.fluorescence.FluorescenceModel`.
 
     Example:
         >>> import torch

@@ -48,8 +48,8 @@ class FluorescenceModel(CellParameters):
         indicator: "gcamp6f" or "gcamp6s".
         num_frames: T of the traces that are drawn where there are no data.
         num_cells: cells with parameters of their own; 1 is shared by all traces.
-        spikes: "bernoulli", "poisson" or "relaxed", see :func:`~pyro_lvm.models.spike_priors.
-            spike_prior`.
+        spikes: "bernoulli", "poisson" or "relaxed", see
+            :func:`~pyro_lvm.models.spike_priors.spike_prior`.
         temperature: of "relaxed".
         drift: has the slow parts; without them the noise is white.
         drift_period: seconds in which the fastest cosine completes a cycle.

@@ -19,9 +19,9 @@ def spike_prior(
 ) -> dist.TorchDistribution:
     r"""The distribution of a train, event ``(num_frames,)``, that expects m spikes a frame.
 
-    "poisson" counts the spikes of a Poisson process, "bernoulli" says whether there were any,
-    with probability :math:`1 - e^{-m}`, and "relaxed" has a density, for path gradients: its
-    values exceed 1/2 with the same probability.
+    "poisson" counts the spikes of a Poisson process, which frames of 30 Hz and slower ask for;
+    "bernoulli" says whether there were any, with probability :math:`1 - e^{-m}`; "relaxed" has a
+    density, for path gradients, and its values exceed 1/2 with the same probability.
 
     References:
         Maddison, Mnih, Teh (2017), *The concrete distribution*, arXiv:1611.00712, appendix B.
