@@ -53,9 +53,10 @@ class VAE(PyroModule):
             second output of the decoder.
         decoder: from ``(*, latent)`` to ``(*, likelihood.num_outputs)``: D, or ``2 D`` with
             ``noise="network"``; it must take any number of left dims. An MLP if left out.
-        prior: of the top layer: a module whose ``forward()`` gives a distribution of batch
-            shape ``()`` and event shape ``(latent,)``, such as ``ConditionalFlow(latent)``; the
-            standard Normal if left out.
+        prior: of the top layer: a module whose ``forward()`` gives a distribution of event
+            shape ``(latent,)``, such as ``ConditionalFlow(latent)`` or a
+            :class:`~pyro_lvm.distributions.VampPrior`; the standard Normal if left out. It may
+            draw auxiliary sites, as :class:`~pyro_lvm.distributions.SemiImplicitPrior` does.
         data_mean: ``(D,)`` mean of the training data, for the start of the MLP's output bias.
         num_data: N, if batches are parts of the data; the plate then scales by N/B.
 
@@ -115,8 +116,8 @@ class VAE(PyroModule):
         x = None if x is None else as_batch(x, self.in_features, like=self._origin)
         plate = data_plate(size) if x is None else data_plate(len(x), self.num_data, like=x)
         *lower, top = self.latent_features
-        with plate:
-            z = pyro.sample(top, self._top_prior())
+        with plate as rows:
+            z = pyro.sample(top, self._top_prior(len(rows)))
             for name, layer in zip(reversed(lower), reversed(self.layers), strict=True):
                 z = pyro.sample(name, layer(z))
             drawn: Tensor = pyro.sample("x", self.decode(z), obs=x)
@@ -128,11 +129,12 @@ class VAE(PyroModule):
         row: dist.TorchDistribution = columns.to_event(1)
         return row
 
-    def _top_prior(self) -> dist.TorchDistribution:
+    def _top_prior(self, num_rows: int) -> dist.TorchDistribution:
         if self.prior is None:
             return diagonal_normal(self._origin, 1.0)
         prior: dist.TorchDistribution = self.prior()
-        if prior.batch_shape or prior.event_shape != self._origin.shape:
+        fits = prior.batch_shape[-1:] in ((), (1,), (num_rows,))
+        if not fits or prior.event_shape != self._origin.shape:
             expected = f"batch shape () and event shape {tuple(self._origin.shape)}"
             found = f"{tuple(prior.batch_shape)} and {tuple(prior.event_shape)}"
             hint = "Give it the size of the top latent layer, and .to_event(1)."

@@ -11,10 +11,16 @@ import pytest
 import torch
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
-from vae_parts import LearnedNormal, mixed
+from vae_parts import LearnedNormal, mixed, posteriors
 
 import pyro_lvm.models
-from pyro_lvm.distributions import CategoricalLikelihood, ConditionalFlow
+from pyro_lvm.distributions import (
+    AggregatedPrior,
+    CategoricalLikelihood,
+    ConditionalFlow,
+    SemiImplicitPrior,
+    VampPrior,
+)
 from pyro_lvm.errors import DataError, PlateError, ProgramError, PyroLVMError
 from pyro_lvm.guides import AmortizedNormal
 from pyro_lvm.models import (
@@ -29,6 +35,7 @@ from pyro_lvm.models import (
     ProbabilisticPCA,
 )
 from pyro_lvm.models.cell_parameters import CellParameters
+from pyro_lvm.nn import ConditionalNormal
 from pyro_lvm.objectives import ELBO
 from pyro_lvm.testing import ContractError, check_model, discover
 
@@ -62,7 +69,12 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "VAE-poisson": lambda **k: VAE(6, 3, (8,), "poisson", **k),
     "VAE-mixed": lambda **k: VAE(6, 3, (8,), mixed(), **k),
     "VAE-prior": lambda **k: VAE(6, (3, 2), (8,), prior=LearnedNormal(2), **k),
+    "VAE-prior-aggregated": lambda **k: VAE(6, 3, (8,), prior=AggregatedPrior(*posteriors()), **k),
     "VAE-prior-flow": lambda **k: VAE(6, 3, (8,), prior=ConditionalFlow(3), **k),
+    "VAE-prior-semi-implicit": lambda **k: VAE(
+        6, 3, (8,), prior=SemiImplicitPrior(ConditionalNormal(4, 3, (5,)), 4), **k
+    ),
+    "VAE-prior-vamp": lambda **k: VAE(6, 3, (8,), prior=VampPrior(*posteriors()), **k),
 }
 SEQUENCES = {"HiddenMarkov-categorical", *(name for name in VARIANTS if "Calcium" in name)}
 ROWS = {name: make for name, make in VARIANTS.items() if name not in SEQUENCES}

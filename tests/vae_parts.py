@@ -2,7 +2,7 @@
 
 import torch
 from pyro.distributions import Normal, TorchDistribution
-from torch import nn
+from torch import Tensor, nn
 
 from pyro_lvm.distributions import (
     BernoulliLikelihood,
@@ -11,12 +11,18 @@ from pyro_lvm.distributions import (
     MixedLikelihood,
     PoissonLikelihood,
 )
+from pyro_lvm.guides import AmortizedNormal
 
 
 def mixed() -> MixedLikelihood:
     """Six columns: two real, one count, one of three classes, two binary."""
     real, count = GaussianLikelihood(2), PoissonLikelihood(1)
     return MixedLikelihood([real, count, CategoricalLikelihood(1, 3), BernoulliLikelihood(2)])
+
+
+def posteriors() -> tuple[nn.Module, Tensor]:
+    """A guide of six columns and three latents, and inputs to take its posteriors at."""
+    return AmortizedNormal(in_features=6, latent_features=3, hidden=(8,)), torch.rand(10, 6)
 
 
 class LearnedNormal(nn.Module):

@@ -1,9 +1,11 @@
 """Distributions that models and guides share and Pyro does not have: one file each."""
 
+from pyro_lvm.distributions.aggregated_prior import AggregatedPrior
 from pyro_lvm.distributions.autoregressive import Autoregressive, StepNetwork
 from pyro_lvm.distributions.categorical import CategoricalLikelihood
 from pyro_lvm.distributions.entries import Entries
 from pyro_lvm.distributions.flow import ConditionalFlow, FlowDistribution
+from pyro_lvm.distributions.guide_posterior import GuidePosterior
 from pyro_lvm.distributions.implicit import Implicit
 from pyro_lvm.distributions.likelihoods import (
     BernoulliLikelihood,
@@ -15,12 +17,15 @@ from pyro_lvm.distributions.likelihoods import (
 from pyro_lvm.distributions.linear_gaussian_chain import LinearGaussianChain
 from pyro_lvm.distributions.low_rank_normal import LowRankNormal
 from pyro_lvm.distributions.mixed import Columns, MixedLikelihood
+from pyro_lvm.distributions.semi_implicit_prior import SemiImplicitPrior
 from pyro_lvm.distributions.straight_through import (
     StraightThroughBernoulli,
     StraightThroughOneHotCategorical,
 )
+from pyro_lvm.distributions.vamp_prior import VampPrior
 
 __all__ = [
+    "AggregatedPrior",
     "Autoregressive",
     "BernoulliLikelihood",
     "CategoricalLikelihood",
@@ -29,6 +34,7 @@ __all__ = [
     "Entries",
     "FlowDistribution",
     "GaussianLikelihood",
+    "GuidePosterior",
     "Implicit",
     "Likelihood",
     "LinearGaussianChain",
@@ -36,7 +42,9 @@ __all__ = [
     "MixedLikelihood",
     "NegativeBinomialLikelihood",
     "PoissonLikelihood",
+    "SemiImplicitPrior",
     "StepNetwork",
     "StraightThroughBernoulli",
     "StraightThroughOneHotCategorical",
+    "VampPrior",
 ]

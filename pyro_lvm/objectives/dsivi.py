@@ -29,9 +29,9 @@ class DSIVI(SemiImplicitObjective):
     rising in both. A small J' makes a prior wide, so that it is seen by few draws; evaluate
     with a larger one than that of training.
 
-    No draw of the prior's mixing variables may have made z. Of a prior whose :math:`\zeta` are
-    data (:class:`pyro_lvm.models.AggregatedPrior`) leave out the datum itself, or this is no
-    bound.
+    No draw of the prior's mixing variables may have made z. A prior whose :math:`\zeta` are
+    data (:class:`~pyro_lvm.distributions.AggregatedPrior`) draws them without regard to the
+    datum: with its own always among the J', this is no bound.
 
     References:
         Molchanov, Kharitonov, Sobolev, Vetrov (2019), *Doubly semi-implicit variational

@@ -1,0 +1,70 @@
+"""What a guide's posterior is at given inputs, as a part of a prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pyro.distributions import TorchDistribution
+from torch import Size, Tensor, nn
+from torch.distributions import Independent
+
+from pyro_lvm.errors import ProgramError, explain
+
+__all__ = ["GuidePosterior"]
+
+
+class GuidePosterior(nn.Module):
+    """From inputs ``(*, D)`` to the guide's posterior of one site given each.
+
+    The guide stays a module of its own: its parameters are in ``guide.parameters()`` alone,
+    and are moved by the gradients of both programs.
+
+    Args:
+        guide: with ``posterior(x)``, from ``(B, D)`` to a Normal by site.
+        site: whose posterior it is.
+
+    Raises:
+        ProgramError: the guide has no method ``posterior``, or not this site.
+
+    Example:
+        >>> import torch
+        >>> from pyro_lvm.guides import AmortizedNormal
+        >>> posterior = GuidePosterior(AmortizedNormal(in_features=6, latent_features=2))
+        >>> posterior(torch.zeros(5, 3, 6)).batch_shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(self, guide: nn.Module, site: str = "z") -> None:
+        super().__init__()
+        if not callable(getattr(guide, "posterior", None)):
+            hint = "Use a guide with an explicit posterior, such as AmortizedNormal."
+            found = f"{type(guide).__name__}, which has none"
+            raise ProgramError(explain("guide", "a method posterior(x)", found, hint))
+        self._used = (guide,)  # in a tuple, so that it does not become a submodule
+        self.site = site
+
+    def forward(self, inputs: Tensor) -> TorchDistribution:
+        """Batch ``(*,)`` and the site's event shape."""
+        posterior: dict[str, TorchDistribution]
+        posterior = self._used[0].posterior(inputs.flatten(0, -2))  # type: ignore[operator]
+        if self.site not in posterior:
+            hint = "Pass the name of the site that the prior is for, as in site='z1'."
+            found = f"{list(posterior)}"
+            raise ProgramError(explain("site", f"'{self.site}', of the guide", found, hint))
+        given: TorchDistribution = _unflattened(posterior[self.site], inputs.shape[:-1])
+        return given
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GuidePosterior:
+        """What ``to``, ``cuda`` and ``double`` do: to the guide as well."""
+        self._used[0]._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
+def _unflattened(fn: Any, shape: Size) -> Any:
+    """The distribution with ``shape`` in place of its one batch dim, from its parameters."""
+    if isinstance(fn, Independent):
+        return _unflattened(fn.base_dist, shape).to_event(fn.reinterpreted_batch_ndims)
+    known = {name: vars(fn)[name] for name in fn.arg_constraints if name in vars(fn)}
+    return type(fn)(**{name: value.unflatten(0, shape) for name, value in known.items()})
