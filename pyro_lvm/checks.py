@@ -193,7 +193,7 @@ def _not_averaged(name: str, program: str, latent: str = "its latents") -> Mixin
         explain(
             f"auxiliary site '{name}'",
             f"a {program} with an explicit density for '{latent}'",
-            "a mixing variable, whose joint density with it is another",
+            "a mixing variable: only the joint density with it is known",
             "Use an objective that marginalises mixing variables, such as SIVI or DSIVI, or make "
             "it a latent of the model with its own reverse distribution there.",
         )

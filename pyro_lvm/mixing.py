@@ -96,9 +96,14 @@ class Marginal:
         return _log_mean_exp(self.fresh)
 
     @property
+    def rows(self) -> Tensor:  # (J + 1, K, *batch)
+        """The own draw's, and those of the others."""
+        return torch.cat([self._own.unsqueeze(0), self.fresh])
+
+    @property
     def upper(self) -> Tensor:  # (K, *batch)
         """With the own draw: at least the log-density, in the mean."""
-        return _log_mean_exp(torch.cat([self._own.unsqueeze(0), self.fresh]))
+        return _log_mean_exp(self.rows)
 
     @property
     def value(self) -> Tensor:  # (K, *batch)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
+import torch
 from torch import Tensor
 
 from pyro_lvm.annealing import Schedule
 from pyro_lvm.checks import is_imputed, record_checked
 from pyro_lvm.densities import guide_sites, log_prob
 from pyro_lvm.errors import PlateError, ProgramError, explain
+from pyro_lvm.gradients import Draw
 from pyro_lvm.layout import Layout
 from pyro_lvm.mixing import (
     GuideRows,
@@ -132,6 +134,28 @@ def _not_averaged(name: str) -> ProgramError:
     )
 
 
+def _check_reached(particles: MixedParticles) -> None:
+    """The latents of a guide must be differentiable in mixing variables that are trained."""
+    if particles.log_guide is None:
+        return
+    rows = particles.log_guide.rows
+    sites = [s for s in particles.guide.values() if s.is_auxiliary and s.value.requires_grad]
+    if not (sites and rows.requires_grad) or bool((rows == rows[0]).all()):
+        return
+    values = [site.value for site in sites]
+    slopes = torch.autograd.grad(rows.sum(), values, retain_graph=True, allow_unused=True)
+    for site, slope in zip(sites, slopes, strict=True):
+        if slope is None or not slope.any():
+            raise ProgramError(
+                explain(
+                    f"auxiliary site '{site.name}'",
+                    "a differentiable step from it to the latents",
+                    "one that stops its gradient, such as round, argmax or detach",
+                    "Make the step smooth, or draw noise of a fixed law there.",
+                )
+            )
+
+
 def _averaged(
     parts: Mapping[str, Tensor], rows: Rows, layout: Layout
 ) -> tuple[dict[str, Tensor], Marginal | None]:
@@ -197,6 +221,13 @@ class SemiImplicitObjective(Objective):
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
         return log_mean_exp(log_weights)
+
+    def estimate(self, draw: Draw) -> tuple[Particles, Tensor]:
+        """Draws, and the bound ``(*batch,)`` with its gradient; at the first step, a check."""
+        particles, value = super().estimate(draw)
+        if self.step == 0 and torch.is_grad_enabled():
+            _check_reached(cast(MixedParticles, particles))
+        return particles, value
 
     def run(
         self,

@@ -458,6 +458,19 @@ def test_latent_without_a_path() -> None:
         SIVI().differentiable_loss(counted, guide, X)
 
 
+@pytest.mark.parametrize("step", [torch.round, torch.detach], ids=lambda f: f.__name__)
+def test_mixing_variable_whose_gradient_is_stopped(step) -> None:
+    loc = torch.tensor(0.3, requires_grad=True)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            psi = pyro.sample("psi", dist.Normal(loc, 2.0), infer=MIXING)
+            pyro.sample("z", dist.Normal(step(psi) + loc, 0.5))
+
+    with explained(ProgramError, "'psi'", "a differentiable step", "stops its gradient", "smooth"):
+        SIVI(num_mixing=10).differentiable_loss(model, guide, X)
+
+
 def test_delta_given_a_mixing_variable() -> None:
     def guide(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
