@@ -149,6 +149,11 @@ class Rows(Recorder):
         """``fn`` expanded to ``(S, columns, *plates)``."""
         return _in_rows(fn, self.num_rows, columns, self.max_plate_nesting)
 
+    def columns(self, fn: Any) -> int:
+        """Of a mixing variable that particles share: K where it reads a latent, else one."""
+        before = fn.batch_shape[: -self.max_plate_nesting or None]
+        return before[-1] if before else 1
+
 
 class GuideRows(Rows):
     """Draws a guide's latents from one row of its mixing variables, and scores them in all.
@@ -170,17 +175,12 @@ class GuideRows(Rows):
     def _widen(self, msg: dict[str, Any]) -> None:
         fn = msg["fn"]
         if msg["infer"].get("is_auxiliary"):
-            msg["fn"] = self.in_rows(fn, self._columns(fn) if self.shared else self.count)
+            msg["fn"] = self.in_rows(fn, self.columns(fn) if self.shared else self.count)
         elif self._has_rows(fn):
             _check_not_delta(msg)
             msg["value"], msg["done"] = self._own(fn()), True
         else:
             super()._widen(msg)
-
-    def _columns(self, fn: Any) -> int:
-        """How many it has: K if it reads a latent, else one."""
-        before = fn.batch_shape[: -self.max_plate_nesting or None]
-        return before[-1] if before else 1
 
     def _has_rows(self, fn: Any) -> bool:
         return len(fn.batch_shape) > self.max_plate_nesting + 1
@@ -216,12 +216,14 @@ class ModelRows(Rows):
             super()._widen(msg)
             return
         fn, nesting = msg["fn"], self.max_plate_nesting
-        msg["fn"] = self.in_rows(fn, 1 if self.shared else self.count)
-        if self.shared:
-            _check_one_law(msg["name"], msg["fn"], nesting)
-            follows = len(fn.batch_shape) > nesting + 1
-            value = _of_one_datum(fn, nesting) if follows else _pooled(fn, self.num_rows, nesting)
-            msg["value"], msg["done"] = value, True
+        if not self.shared:
+            msg["fn"] = self.in_rows(fn, self.count)
+            return
+        msg["fn"] = self.in_rows(fn, self.columns(fn))
+        _check_one_law(msg["name"], msg["fn"], nesting)
+        follows = len(fn.batch_shape) > nesting + 1
+        value = _of_one_datum(fn, nesting) if follows else _pooled(fn, self.num_rows, nesting)
+        msg["value"], msg["done"] = value, True
 
 
 def _of_one_datum(fn: Any, nesting: int) -> Tensor:  # (J, 1, 1, ..., 1, *event)
@@ -233,13 +235,13 @@ def _of_one_datum(fn: Any, nesting: int) -> Tensor:  # (J, 1, 1, ..., 1, *event)
 
 
 def _check_one_law(name: str, fn: Any, nesting: int) -> None:
-    if not _is_one_law(fn, range(2, 2 + nesting)):
+    if not _is_one_law(fn, range(1, 2 + nesting)):
         raise ProgramError(
             explain(
                 f"auxiliary site '{name}'",
-                "one law for all data, as its draws are shared by them",
-                f"{type(fn).__name__} with parameters of shape {tuple(fn.batch_shape[2:])} in "
-                "the plates, or not known to have none",
+                "one law for all particles and data, as its draws are shared by them",
+                f"{type(fn).__name__} with parameters of shape {tuple(fn.batch_shape[1:])} over "
+                "particles and plates, or not known to have none",
                 "Write its parameters without the plates' dims, or pass share_prior_mixing=False.",
             )
         )

@@ -156,6 +156,31 @@ def test_every_weight_has_mean_p_of_x(prior, num_particles: int, count: int, sha
     assert abs(mean - 1) < MAX_Z * error
 
 
+def test_prior_mixing_after_a_latent() -> None:
+    """p(second | first) = Normal(-first / 2, 1), as a mixture given the first latent."""
+
+    def mixed_later(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            first = pyro.sample("first", dist.Normal(torch.zeros(()), 1.0))
+            zeta = pyro.sample("zeta", dist.Normal(-first / 2, 0.8), infer=MIXING)
+            second = pyro.sample("second", dist.Normal(zeta, 0.6))
+            pyro.sample("x", dist.Normal(second, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("first", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("second", dist.Normal(x / 2, 1.0))
+
+    objective = DSIVI(3, num_prior_mixing=4, share_prior_mixing=False)
+    exact = dist.Normal(torch.zeros_like(X), 2.25**0.5).log_prob(X)
+    weights = (objective.log_weights(mixed_later, guide, X.expand(20_000)) - exact).exp()
+    mean, error = mean_and_error(weights.mean(0))
+    assert error < 0.02
+    assert abs(mean - 1) < MAX_Z * error
+    with explained(ProgramError, "'zeta'", "one law", "parameters of shape (3, 1)", "=False"):
+        DSIVI(3).loss(mixed_later, guide, X)
+
+
 def test_prior_draws_shared_by_data_have_the_same_mean() -> None:
     objective = DSIVI(2, num_mixing=2, num_prior_mixing=50)
     weights = [
@@ -504,7 +529,7 @@ def test_shared_prior_draws_need_one_law() -> None:
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     x = torch.tensor([0.1, 0.2])
-    with explained(ProgramError, "'zeta'", "one law", "parameters of shape (2,)", "=False"):
+    with explained(ProgramError, "'zeta'", "one law", "parameters of shape (1, 2)", "=False"):
         DSIVI().loss(conditional, gaussian, x)
     assert DSIVI(share_prior_mixing=False).bound(conditional, gaussian, x).isfinite().all()
 
