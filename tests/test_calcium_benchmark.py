@@ -9,7 +9,7 @@ import pytest
 import torch
 from calcium_files import write_neurons
 
-from benchmarks import calcium, calcium_oasis
+from benchmarks import calcium, calcium_oasis, calcium_speed
 from benchmarks.calcium import Kept, main, markdown
 from benchmarks.calcium_cells import Cells, cells_of
 from benchmarks.calcium_scores import Found, scores
@@ -101,3 +101,12 @@ def test_oasis_finds_spikes_and_prints_a_table(
     shown = capsys.readouterr().out
     assert "## gcamp6f, 4 cells" in shown
     assert shown.count("\n| OASIS") == 4
+
+
+def test_speed_is_measured_for_each_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("oasis")
+    monkeypatch.setattr(calcium_speed, "WARM_UP", 1)
+    monkeypatch.setattr(calcium_speed, "DRAWS", 1)
+    seconds = calcium_speed.measure(traces=2, frames=200, repeats=1)
+    assert all(value > 0 for value in seconds.values())
+    assert "| NUTS, 1 + 1 draws |" in calcium_speed.markdown(seconds)
