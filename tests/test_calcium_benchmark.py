@@ -107,6 +107,6 @@ def test_speed_is_measured_for_each_method(monkeypatch: pytest.MonkeyPatch) -> N
     pytest.importorskip("oasis")
     monkeypatch.setattr(calcium_speed, "WARM_UP", 1)
     monkeypatch.setattr(calcium_speed, "DRAWS", 1)
-    seconds = calcium_speed.measure(traces=2, frames=200, repeats=1)
+    seconds = calcium_speed.measure(traces=2, frames=300, repeats=1)
     assert all(value > 0 for value in seconds.values())
     assert "| NUTS, 1 + 1 draws |" in calcium_speed.markdown(seconds)
