@@ -30,7 +30,7 @@ from pyro_lvm.objectives import AVB, ELBO, IWAE, IWAVB, ReweightedWakeSleep
 
 __all__ = ["METHODS"]
 
-FRAMES, BATCH, STEPS, NUM_SAMPLES = 300, 20, 600, 100
+FRAMES, BATCH, STEPS, NUM_SAMPLES = 300, 20, 400, 100
 Method = Callable[[Cells, int, int | None], Found]
 
 

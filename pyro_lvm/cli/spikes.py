@@ -25,6 +25,8 @@ from pyro_lvm.training import fit
 
 __all__ = ["SpikesConfig", "infer_spikes"]
 
+_FRAMES_AT_A_TIME = 1_000_000
+
 
 def _budget() -> TrainConfig:
     return TrainConfig(
@@ -159,8 +161,11 @@ def _dreamt_traces(data: Mapping[str, Tensor]) -> Tensor:
 
 @torch.no_grad()
 def _draw(traces: Traces, model: Any, guide: SpikeGuide, num_samples: int) -> SpikeDraws:
+    """Draws of all cells, made for some cells at a time so that features fit into memory."""
     x = traces.x.to(next(guide.parameters()).device)
-    spikes = guide.posterior(x).sample(torch.Size([num_samples]))
+    rows = max(1, _FRAMES_AT_A_TIME // x.shape[1])
+    size = torch.Size([num_samples])
+    spikes = torch.cat([guide.posterior(part).sample(size) for part in x.split(rows)], 1)
     return SpikeDraws(
         spikes.cpu(),
         model.fluorescence(spikes).cpu(),
