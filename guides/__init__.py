@@ -8,6 +8,8 @@ from pyro_lvm.guides.autoregressive import AutoregressiveGuide
 from pyro_lvm.guides.dendritic_spikes import DendriticSpikeGuide
 from pyro_lvm.guides.hierarchical_normal import HierarchicalNormal
 from pyro_lvm.guides.implicit import ImplicitGuide
+from pyro_lvm.guides.kernel_encoder import KernelEncoder
+from pyro_lvm.guides.kernel_posterior import KernelPosterior
 from pyro_lvm.guides.semi_amortized import SemiAmortized
 from pyro_lvm.guides.semi_implicit import SemiImplicitGuide
 from pyro_lvm.guides.semi_implicit_weights import SemiImplicitWeights
@@ -22,6 +24,8 @@ __all__ = [
     "DendriticSpikeGuide",
     "HierarchicalNormal",
     "ImplicitGuide",
+    "KernelEncoder",
+    "KernelPosterior",
     "SemiAmortized",
     "SemiImplicitGuide",
     "SemiImplicitWeights",

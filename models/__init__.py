@@ -1,5 +1,6 @@
 """Generative models: one file each, one line here."""
 
+from pyro_lvm.models.bayesian_conv_net import BayesianConvNet
 from pyro_lvm.models.calcium import LinearCalcium, PhysiologicalCalcium, SaturatingCalcium
 from pyro_lvm.models.dendrite import DendriticCalcium
 from pyro_lvm.models.factor_analysis import FactorAnalysis
@@ -13,6 +14,7 @@ from pyro_lvm.models.vae import VAE
 
 __all__ = [
     "VAE",
+    "BayesianConvNet",
     "BayesianLinearRegression",
     "BayesianLogisticRegression",
     "DendriticCalcium",

@@ -19,6 +19,7 @@ from pyro_lvm.guides import (
     AutoregressiveGuide,
     HierarchicalNormal,
     ImplicitGuide,
+    KernelPosterior,
     SemiAmortized,
     SemiImplicitGuide,
     SemiImplicitWeights,
@@ -31,7 +32,7 @@ from pyro_lvm.parameters import allow_local_parameters
 from pyro_lvm.testing import ContractError, check_guide, discover
 
 GUIDES = discover("pyro_lvm.guides")
-OF_OTHER_DATA = {SemiImplicitWeights, SpikeGuide}  # of none, of traces
+OF_OTHER_DATA = {KernelPosterior, SemiImplicitWeights, SpikeGuide}  # of none, of traces
 TWO = {"z1": 3, "z2": 2}
 
 

@@ -25,6 +25,7 @@ from pyro_lvm.errors import DataError, PlateError, ProgramError, PyroLVMError
 from pyro_lvm.guides import AmortizedNormal
 from pyro_lvm.models import (
     VAE,
+    BayesianConvNet,
     BayesianLinearRegression,
     BayesianLogisticRegression,
     FactorAnalysis,
@@ -41,8 +42,9 @@ from pyro_lvm.testing import ContractError, check_model, discover
 
 MODELS = discover("pyro_lvm.models")
 # Called with covariates, model(x, y), and their latents are those of all data together: no
-# rows to draw or to permute without x. tests/test_regression.py holds them to exact answers.
-REGRESSIONS = {BayesianLinearRegression, BayesianLogisticRegression}
+# rows to draw or to permute without x. tests/test_regression.py and tests/test_kernel_prior.py
+# hold them to exact answers.
+REGRESSIONS = {BayesianConvNet, BayesianLinearRegression, BayesianLogisticRegression}
 # Traces of any number of frames, of cells: a frame rate must be given.
 RECORDINGS = {
     model.__name__: partial(model, 30.0, num_frames=50)
