@@ -31,6 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "calcium.json"
 METHODS: Mapping[str, Callable[[Cells, int, int | None], Found]] = {
     **{name: partial(calcium_oasis.run, name) for name in calcium_oasis.METHODS},
     **calcium_guides.METHODS,
+    **calcium_guides.WITH_BINDING,
 }
 
 Scores = Mapping[str, Sequence[float]]
@@ -56,9 +57,10 @@ def main() -> None:
         found = {
             method: [
                 kept.scores(name, cells, method, seed, options.steps)
-                for seed in range(options.seeds if method in calcium_guides.METHODS else 1)
+                for seed in range(1 if method in calcium_oasis.METHODS else options.seeds)
             ]
             for method in options.methods
+            if not (cells.simulated and method in calcium_guides.WITH_BINDING)
         }
         print(f"## {name}, {len(cells.traces)} cells\n\n{markdown(found)}\n")
         print(f"The {len(cells.test)} test cells\n\n{markdown(found, cells.test)}\n")

@@ -28,7 +28,7 @@ from pyro_lvm.nn import TraceDiscriminator
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import AVB, ELBO, IWAE, IWAVB, ReweightedWakeSleep
 
-__all__ = ["METHODS"]
+__all__ = ["METHODS", "WITH_BINDING"]
 
 FRAMES, BATCH, STEPS, NUM_SAMPLES = 300, 20, 400, 100
 Method = Callable[[Cells, int, int | None], Found]
@@ -36,7 +36,7 @@ Method = Callable[[Cells, int, int | None], Found]
 
 def simulated(posterior: str, binding: bool, cells: Cells, seed: int, steps: int | None) -> Found:
     """Maximum likelihood of simulated spikes given their traces: the sleep phase alone."""
-    preset = cells.preset + ("_binding" if binding and not cells.simulated else "")
+    preset = _preset(cells, binding)
     pyro.set_rng_seed(seed)
     guide = SpikeGuide(rate=RATE, posterior=posterior)
     steps = steps or STEPS
@@ -56,6 +56,7 @@ def simulated(posterior: str, binding: bool, cells: Cells, seed: int, steps: int
 def unsupervised(
     posterior: str,
     spikes: str,
+    binding: bool,
     objective: Callable[[], Objective],
     cells: Cells,
     seed: int,
@@ -64,7 +65,7 @@ def unsupervised(
     """Model and guide by ``objective`` on the traces of the cells that are not held out."""
     pyro.set_rng_seed(seed)
     seen = cells.traces.select([i for i in range(len(cells.traces)) if i not in cells.test])
-    preset = PRESETS[cells.preset]
+    preset = PRESETS[_preset(cells, binding)]
     model = preset.model(RATE, num_cells=len(seen), spikes=spikes, **preset.options)
     model.start_at(seen.x)
     guide = SpikeGuide(rate=RATE, posterior=posterior)
@@ -86,6 +87,11 @@ def unsupervised(
         evaluate_every=10**9,  # nothing is held out of training
     )
     return _found(guide, posterior, cells, perf_counter() - started)
+
+
+def _preset(cells: Cells, binding: bool) -> str:
+    """The simulation like these cells, with an indicator that binds in place of a linear one."""
+    return f"{cells.preset}_binding" if binding else cells.preset
 
 
 @torch.no_grad()
@@ -122,14 +128,12 @@ def _adversarial(make: type[AVB] | type[IWAVB], num_particles: int) -> Objective
 
 
 def _trained(posterior: str, spikes: str, make: Any, *arguments: Any) -> Method:
-    return partial(unsupervised, posterior, spikes, partial(make, *arguments))
+    return partial(unsupervised, posterior, spikes, False, partial(make, *arguments))
 
 
 METHODS: Mapping[str, Method] = {
     "simulated, factorised": partial(simulated, "factorised", False),
     "simulated, autoregressive": partial(simulated, "autoregressive", False),
-    "simulated with binding, factorised": partial(simulated, "factorised", True),
-    "simulated with binding, autoregressive": partial(simulated, "autoregressive", True),
     "wake-sleep, factorised": _trained("factorised", "bernoulli", _wake_sleep),
     "wake-sleep, autoregressive": _trained("autoregressive", "bernoulli", _wake_sleep),
     "ELBO, factorised": _trained("factorised", "bernoulli", ELBO, 10, "score"),
@@ -141,3 +145,12 @@ METHODS: Mapping[str, Method] = {
     "IWAVB, K = 50": _trained("implicit", "relaxed", _adversarial, IWAVB, 50),
 }
 """K = 10 draws where no other number is given."""
+
+WITH_BINDING: Mapping[str, Method] = {
+    "simulated with binding, factorised": partial(simulated, "factorised", True),
+    "simulated with binding, autoregressive": partial(simulated, "autoregressive", True),
+    "wake-sleep with binding, factorised": partial(
+        unsupervised, "factorised", "bernoulli", True, _wake_sleep
+    ),
+}
+"""For real cells: the indicator binds calcium cooperatively, as GCaMP6 does."""
