@@ -3,7 +3,7 @@
 Sets of cells: "linear" and "saturating", simulated; "gcamp6f" and "gcamp6s", real neurons with
 recorded spikes, which are read from ``--root`` or PYRO_LVM_DATA. No method sees true spikes of
 these cells. Prints a table for each set; finished runs are kept in a file in ``results``:
-started again, it goes on with the others.
+started again, it goes on with the others, or with ``--no-run`` prints what there is.
 
     python -m benchmarks.calcium linear saturating gcamp6f gcamp6s --seeds 3
 
@@ -48,17 +48,15 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder of the real recordings")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="in place of each method's own number")
+    parser.add_argument("--run", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    kept = Kept(RESULTS if options.save else None)
+    kept = Kept(RESULTS if options.save else None, options.run)
     for name in options.sets:
         cells = cells_of(name, options.root)
         found = {
-            method: [
-                kept.scores(name, cells, method, seed, options.steps)
-                for seed in range(1 if method in calcium_oasis.METHODS else options.seeds)
-            ]
+            method: kept.runs_of(name, cells, method, options.seeds, options.steps)
             for method in options.methods
             if not (cells.simulated and method in calcium_guides.WITH_BINDING)
         }
@@ -67,37 +65,51 @@ def main() -> None:
 
 
 class Kept:
-    """Finished runs, in a file if there is a path."""
+    """Finished runs, in a file if there is a path.
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    Args:
+        path: of the file.
+        run: what is missing; otherwise it is left out.
+    """
+
+    def __init__(self, path: Path | None, run: bool = True) -> None:
+        self.path, self.run = path, run
         self.runs = json.loads(path.read_text()) if path and path.is_file() else {}
 
-    def scores(self, name: str, cells: Cells, method: str, seed: int, steps: int | None) -> Scores:
-        """Those of a run, now or before."""
-        key = f"{name}: {method}, seed {seed}" + (f", {steps} steps" if steps else "")
-        if key not in self.runs:
-            torch.manual_seed(seed)
-            self.runs[key] = scores(METHODS[method](cells, seed, steps), cells)
-            if self.path:
-                lines = (f"{json.dumps(k)}: {json.dumps(run)}" for k, run in self.runs.items())
-                self.path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-        found: Scores = self.runs[key]
-        return found
+    def runs_of(
+        self, name: str, cells: Cells, method: str, seeds: int, steps: int | None
+    ) -> list[Scores]:
+        """The scores of a method by seed, of now or of before; OASIS needs one seed."""
+        number = 1 if method in calcium_oasis.METHODS else seeds
+        keys = [f"{name}: {method}, seed {seed}" for seed in range(number)]
+        keys = [key + (f", {steps} steps" if steps else "") for key in keys]
+        for seed, key in enumerate(keys):
+            if self.run and key not in self.runs:
+                torch.manual_seed(seed)
+                self.runs[key] = scores(METHODS[method](cells, seed, steps), cells)
+                self._save()
+        return [self.runs[key] for key in keys if key in self.runs]
+
+    def _save(self) -> None:
+        if self.path:
+            lines = (f"{json.dumps(key)}: {json.dumps(run)}" for key, run in self.runs.items())
+            self.path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def markdown(found: Mapping[str, Sequence[Scores]], cells: Sequence[int] | None = None) -> str:
     """One line a method: median and quartiles over cells, of the mean over seeds.
 
     Args:
-        found: scores of each method by seed.
+        found: scores of each method by seed; methods without any are left out.
         cells: which cells; all by default.
     """
-    columns = list(dict.fromkeys(c for runs in found.values() for run in runs for c in run))
-    lines = [f"| | {' | '.join(columns)} |", "|" + " --- |" * (len(columns) + 1)]
+    found = {method: runs for method, runs in found.items() if runs}
+    fullest = sorted((run for runs in found.values() for run in runs), key=len, reverse=True)
+    columns = list(dict.fromkeys(column for run in fullest for column in run))
+    lines = [f"| | {' | '.join(columns)} | seeds |", "|" + " --- |" * (len(columns) + 2)]
     for method, runs in found.items():
         shown = [_cell([run[c] for run in runs if c in run], cells) for c in columns]
-        lines.append(f"| {method} | {' | '.join(shown)} |")
+        lines.append(f"| {method} | {' | '.join(shown)} | {len(runs)} |")
     return "\n".join(lines)
 
 

@@ -72,8 +72,11 @@ def test_guides_train(method: str, neurons: Path) -> None:
 
 def test_markdown_is_over_cells_and_seeds() -> None:
     runs = [{"r": [0.1, 0.3, 0.5], "s": [1.0]}, {"r": [0.3, 0.5, 0.7], "s": [3.0]}]
-    text = markdown({"one": runs, "other": [{"s": [4.0]}]})
-    assert text.splitlines()[2:] == ["| one | 0.40 (0.30 to 0.50) | 2 |", "| other |  | 4 |"]
+    text = markdown({"one": runs, "other": [{"s": [4.0]}], "none": []})
+    assert text.splitlines()[2:] == [
+        "| one | 0.40 (0.30 to 0.50) | 2 | 2 |",
+        "| other |  | 4 | 1 |",
+    ]
     assert "0.50 (0.45 to 0.55)" in markdown({"one": runs}, [1, 2])
 
 
@@ -82,10 +85,11 @@ def test_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, neurons:
     found = Found(torch.rand_like(small.traces.x))
     monkeypatch.setattr(calcium, "METHODS", {"ours": lambda *_: found})
     path = tmp_path / "kept.json"
-    first = Kept(path).scores("gcamp6f", small, "ours", 0, None)
+    assert Kept(path, run=False).runs_of("gcamp6f", small, "ours", 2, None) == []
+    first = Kept(path).runs_of("gcamp6f", small, "ours", 2, None)
     monkeypatch.setattr(calcium, "METHODS", {})
-    assert Kept(path).scores("gcamp6f", small, "ours", 0, None) == first
-    assert list(json.loads(path.read_text())) == ["gcamp6f: ours, seed 0"]
+    assert Kept(path).runs_of("gcamp6f", small, "ours", 2, None) == first
+    assert list(json.loads(path.read_text())) == [f"gcamp6f: ours, seed {i}" for i in range(2)]
 
 
 def test_oasis_finds_spikes_and_prints_a_table(

@@ -49,9 +49,9 @@ def read_table(file: Path) -> TraceTable:
         raise DataError(explain(str(file), f"a file in {', '.join(readers)}", found, hint))
     try:
         return reader(file)
+    except DataError:
+        raise
     except (OSError, EOFError, KeyError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
         found = f"{type(error).__name__}: {error}"
         hint = "Save an array of numbers; in an npz file call it x."
         raise DataError(explain(str(file), "a table of numbers", found, hint)) from error
