@@ -36,7 +36,8 @@ class LinearCalcium(FluorescenceModel):
         num_cells: cells with parameters of their own; 1 is shared by all traces.
         spikes: "bernoulli", "poisson" or "relaxed".
         temperature: of "relaxed".
-        drift: has the slow parts; without them the noise is white.
+        noise: "constant", or "growing" with the fluorescence.
+        drift: has the slow parts.
         drift_period: seconds in which the fastest cosine completes a cycle.
         num_data: N, if batches are parts of the data; the plate then scales by N/B.
 
@@ -72,6 +73,7 @@ class LinearCalcium(FluorescenceModel):
         num_cells: int = 1,
         spikes: str = "bernoulli",
         temperature: float = 0.5,
+        noise: str = "constant",
         drift: bool = True,
         drift_period: float = 20.0,
         num_data: int | None = None,
@@ -83,6 +85,7 @@ class LinearCalcium(FluorescenceModel):
             num_cells=num_cells,
             spikes=spikes,
             temperature=temperature,
+            noise=noise,
             drift=drift,
             drift_period=drift_period,
             num_data=num_data,

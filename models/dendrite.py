@@ -41,7 +41,8 @@ class DendriticCalcium(FluorescenceModel):
         num_cells: dendrites with parameters of their own; 1 is shared by all.
         spikes: "bernoulli", "poisson" or "relaxed", of both sites.
         temperature: of "relaxed".
-        drift: has the slow parts; without them the noise is white.
+        noise: "constant", or "growing" with the fluorescence.
+        drift: has the slow parts.
         drift_period: seconds in which the fastest cosine completes a cycle.
         num_data: N, if batches are parts of the data; the plate then scales by N/B.
 
@@ -69,6 +70,7 @@ class DendriticCalcium(FluorescenceModel):
         num_cells: int = 1,
         spikes: str = "bernoulli",
         temperature: float = 0.5,
+        noise: str = "constant",
         drift: bool = True,
         drift_period: float = 20.0,
         num_data: int | None = None,
@@ -80,6 +82,7 @@ class DendriticCalcium(FluorescenceModel):
             num_cells=num_cells,
             spikes=spikes,
             temperature=temperature,
+            noise=noise,
             drift=drift,
             drift_period=drift_period,
             num_data=num_data,

@@ -2,46 +2,39 @@
 
 from __future__ import annotations
 
-from copy import copy
-from typing import Any, Self
+from typing import Any
 
 import pyro
-import pyro.distributions as dist
-import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from pyro_lvm.distributions import LowRankNormal
 from pyro_lvm.models.calcium_dynamics import exponential_decay
-from pyro_lvm.models.cell_parameters import CellParameters
-from pyro_lvm.models.drift import drift_columns, remnant_column
 from pyro_lvm.models.indicators import INDICATORS
+from pyro_lvm.models.noisy_traces import NoisyTraces
 from pyro_lvm.models.spike_priors import SPIKES, spike_prior
 from pyro_lvm.models.traces import as_traces
 from pyro_lvm.nn import check_choice, check_positive, check_size, data_plate, widen
-from pyro_lvm.nn.trace_encoder import noise_scale
 
 __all__ = ["FluorescenceModel"]
 
-_QUARTILE = 0.6745  # of a standard Normal
 
-
-class FluorescenceModel(CellParameters):
+class FluorescenceModel(NoisyTraces):
     r"""Base of models of traces: fluorescence that follows spikes, plus noise, plus drift.
 
-    .. math:: x_t = \beta + f_t(s) + \sigma \epsilon_t
+    .. math:: x_t = \beta + f_t(s) + \sigma_t \epsilon_t
         + \sum_k w_k \cos \tfrac{\pi k (t + 1/2)}{T} + w_0 e^{-t / \tau}
 
-    Sites "spikes" and "x", of event shape ``(T,)``, inside plate "data". The weights of the slow
-    cosines, and of what is left of calcium from before the first frame, are Normal and
-    integrated out exactly (:class:`~pyro_lvm.distributions.LowRankNormal`). Frames that are NaN
-    are left out. Rates are per second and times in seconds, so a model learnt at one frame rate
-    can be built for another.
+    Sites "spikes" and "x", of event shape ``(T,)``, inside plate "data". Frames that are NaN are
+    left out. What surrounds f is that of :class:`~pyro_lvm.models.noisy_traces.NoisyTraces`:
+    noise, slow cosines with Normal weights, and what is left of calcium from before the first
+    frame, integrated out exactly. Rates are per second and times in seconds, so a model learnt
+    at one frame rate serves another, see :meth:`at`.
 
     Parameters, ``(num_cells,)`` each: ``firing_rate`` in Hz; ``baseline`` :math:`\beta`,
     ``noise_scale`` :math:`\sigma`, ``drift_scale`` and ``remnant_scale`` (of the two kinds of
-    weights) in dF/F; and those of f, which a subclass gives in ``response`` and starts from
-    ``INDICATORS[indicator][kind]``.
+    weights) in dF/F; ``noise_gain`` :math:`\gamma`, if noise grows; and those of f, which a
+    subclass gives in ``response`` and starts from ``INDICATORS[indicator][kind]``.
 
     Args:
         rate: frames per second.
@@ -51,7 +44,8 @@ class FluorescenceModel(CellParameters):
         spikes: "bernoulli", "poisson" or "relaxed", see
             :func:`~pyro_lvm.models.spike_priors.spike_prior`.
         temperature: of "relaxed".
-        drift: has the slow parts; without them the noise is white.
+        noise: "constant", or "growing" with the fluorescence.
+        drift: has the slow parts.
         drift_period: seconds in which the fastest cosine completes a cycle.
         num_data: N, if batches are parts of the data; the plate then scales by N/B.
 
@@ -61,10 +55,6 @@ class FluorescenceModel(CellParameters):
     """
 
     kind: str
-    remnant = "decay"  # the time constant of what is left from before the first frame
-    row_shape: tuple[int, ...] = ()
-    baseline: Tensor
-    noise_scale: Tensor
 
     def __init__(
         self,
@@ -75,23 +65,19 @@ class FluorescenceModel(CellParameters):
         num_cells: int = 1,
         spikes: str = "bernoulli",
         temperature: float = 0.5,
+        noise: str = "constant",
         drift: bool = True,
         drift_period: float = 20.0,
         num_data: int | None = None,
     ) -> None:
-        super().__init__(num_cells)
+        super().__init__(rate, num_cells, noise, drift, drift_period)
         check_choice("indicator", indicator, INDICATORS)
         check_choice("spikes", spikes, SPIKES)
-        self.rate = check_positive("rate", rate, "30.0")
         self.num_frames = check_size("num_frames", num_frames)
         self.spikes = spikes
         self.temperature = check_positive("temperature", temperature, "0.5")
-        self.drift = drift
-        self.drift_period = check_positive("drift_period", drift_period, "20.0")
         self.num_data = num_data if num_data is None else check_size("num_data", num_data)
-        self._learn({"firing_rate": 1.0, "baseline": 0.0, "noise_scale": 0.1})
-        self._learn({"drift_scale": 0.02, "remnant_scale": 0.1} if drift else {})
-        self._learn(INDICATORS[indicator][self.kind])
+        self._learn({"firing_rate": 1.0, **INDICATORS[indicator][self.kind]})
 
     def forward(self, x: Any = None, cell: Any = None, *, size: int = 1) -> Tensor:
         """Sites "spikes" and "x" inside plate "data"; returns the traces, 0 where NaN.
@@ -128,14 +114,13 @@ class FluorescenceModel(CellParameters):
             cell: ``(B,)`` as of ``forward``.
             observed: ``(B, T)``, True = observed; all frames are if left out.
         """
-        loc = self.fluorescence(*trains, cell=cell)
-        noise = self._noise(loc, cell, observed)
+        noise = self._around(self._response(trains, cell), cell, observed)
         traces: TorchDistribution = noise.to_event(1 + len(self.row_shape) - noise.event_dim)
         return traces
 
     def fluorescence(self, *trains: Tensor, cell: Tensor | None = None) -> Tensor:  # (*, B, T)
         """dF/F without noise and drift."""
-        return self._row("baseline", cell) + self.response(*(widen(t) for t in trains), cell=cell)
+        return self._row("baseline", cell) + self._response(trains, cell)
 
     def denoised(self, x: Any, *trains: Tensor, cell: Tensor | None = None) -> Tensor:
         """dF/F without white noise, ``(*, B, T)``: with the drift that ``x`` and trains imply.
@@ -146,7 +131,7 @@ class FluorescenceModel(CellParameters):
             cell: ``(B,)`` as of ``forward``.
         """
         values, observed = as_traces(x, self.row_shape, self.baseline)
-        noise = self._noise(self.fluorescence(*trains, cell=cell), cell, observed)
+        noise = self._around(self._response(trains, cell), cell, observed)
         return noise.denoised(values) if isinstance(noise, LowRankNormal) else noise.mean
 
     def calcium(self, spikes: Tensor, cell: Tensor | None = None) -> Tensor:
@@ -157,53 +142,10 @@ class FluorescenceModel(CellParameters):
         """dF/F that trains ``(*, B, T)`` cause, above the baseline."""
         raise NotImplementedError
 
-    def at(self, rate: float) -> Self:
-        """This model, with the same parameters, for recordings of ``rate`` frames per second."""
-        other = copy(self)
-        other.rate = check_positive("rate", rate, "30.0")
-        return other
-
-    def start_at(self, x: Any) -> None:
-        """Start baseline and noise at those of traces ``(num_cells, T)``, one of each cell.
-
-        The noise is that of the steps between frames; the baseline is the lower quartile, which
-        transients hardly touch, raised by what lies between a Normal's quartile and its mean.
-        Parameters that are shared start at the mean over the traces.
-
-        Raises:
-            DataError: there is not one trace of each cell.
-        """
-        values, observed = as_traces(x, self.row_shape, self.baseline)
-        self.cells(None, len(values))
-        values = torch.where(observed, values, torch.nan)
-        noise = noise_scale(values)
-        lower = torch.where(values <= values.nanmedian(-1, keepdim=True).values, values, torch.nan)
-        baseline = lower.nanmedian(-1, keepdim=True).values + _QUARTILE * noise
-        self.noise_scale = _of_cells(noise.squeeze(-1), self.noise_scale)
-        self.baseline = _of_cells(baseline.squeeze(-1), self.baseline)
-
     def _train(self, name: str, num_frames: int, cell: Tensor | None) -> TorchDistribution:
         expected = self._row(name, cell) / self.rate
         return spike_prior(self.spikes, expected, num_frames, self.temperature)
 
-    def _noise(
-        self, loc: Tensor, cell: Tensor | None, observed: Tensor | None
-    ) -> TorchDistribution:
-        scale = self._row("noise_scale", cell)
-        if self.drift:
-            columns = self._slow_columns(loc.shape[-1], cell)
-            return LowRankNormal(loc, scale, columns, observed)
-        white: TorchDistribution = dist.Normal(loc, scale)
-        return white if observed is None else white.mask(observed)
-
-    def _slow_columns(self, num_frames: int, cell: Tensor | None) -> Tensor:  # (B, T, R)
-        drift = drift_columns(num_frames, self.rate, self.drift_period, like=self.baseline)
-        left = remnant_column(num_frames, self.rate, self._row(self.remnant, cell))
-        slow = self._row("drift_scale", cell).unsqueeze(-1) * drift
-        return torch.cat([slow, self._row("remnant_scale", cell).unsqueeze(-1) * left], -1)
-
-
-def _of_cells(found: Tensor, start: Tensor) -> Tensor:
-    """A value a cell: that of its traces, or of all; as it was where all frames are missing."""
-    values = found if len(found) == len(start) else found.nanmean(0, keepdim=True)
-    return torch.where(values.isnan(), start, values).detach()
+    def _response(self, trains: tuple[Tensor, ...], cell: Tensor | None) -> Tensor:
+        """In float32 or wider, whatever autocast made of the trains."""
+        return self.response(*(widen(train) for train in trains), cell=cell)

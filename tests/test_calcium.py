@@ -274,6 +274,21 @@ def test_missing_frames_are_left_out(make: Any, drift: bool) -> None:
     assert not torch.equal(hidden, total(model, x, spikes))
 
 
+@each_noise
+def test_growing_noise_is_its_formula(drift: bool) -> None:
+    model = LinearCalcium(30.0, noise="growing", drift=drift)
+    x, spikes = torch.randn(3, 60), (torch.rand(4, 3, 60) < 0.1).double()
+    observed = torch.rand(3, 60) < 0.8
+    loc, found = model.fluorescence(spikes), model.decode(spikes, observed=observed).log_prob(x)
+    scale = (model.noise_scale**2 + (model.noise_gain * model.response(spikes)) ** 2).sqrt()
+    slow = model._slow_columns(60, None)[0] if drift else torch.zeros(60, 1)
+    covariance = torch.diag_embed(scale**2) + slow @ slow.T
+    for row, seen in enumerate(observed):
+        dense = covariance[:, row][:, seen][:, :, seen]
+        exact = dist.MultivariateNormal(loc[:, row, seen], dense).log_prob(x[row, seen])
+        torch.testing.assert_close(found[:, row], exact, rtol=1e-10, atol=0)
+
+
 def test_constant_traces_have_a_bounded_density() -> None:
     """The noise has a floor, so learning from a constant trace does not diverge."""
     model = LinearCalcium(30.0, drift=False)

@@ -57,6 +57,7 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "GaussianMixture-enumerated": lambda **k: GaussianMixture(enumerate_latents=True, **k),
     "HiddenMarkov-categorical": lambda **k: HiddenMarkov(3, "categorical", num_symbols=5, **k),
     "LinearCalcium-rising": partial(LinearCalcium, 30.0, rise=True, num_frames=50),
+    "LinearCalcium-growing": partial(LinearCalcium, 30.0, noise="growing", num_frames=50),
     "LinearCalcium-relaxed": partial(LinearCalcium, 30.0, spikes="relaxed", num_frames=50),
     "LinearCalcium-white": partial(LinearCalcium, 30.0, drift=False, num_frames=50),
     "LinearGaussianSSM-two-steps": lambda **k: LinearGaussianSSM(2, 1, num_steps=2, **k),

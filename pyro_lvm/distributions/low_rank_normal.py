@@ -25,8 +25,8 @@ class LowRankNormal(TorchDistribution):
     Event shape ``(T,)``; the weights are integrated out exactly. Entries that are not
     ``observed`` are left out, whatever their value: the density is that of the others.
 
-    One Cholesky factor, of size R, for each row of ``columns``. It does not depend on ``loc``,
-    so dims of ``loc`` left of those of ``columns`` (particles) only add products. With V = U /
+    One Cholesky factor, of size R, for each row of ``columns`` and ``scale``. It does not depend
+    on ``loc``, so dims that only ``loc`` has (particles) only add products. With V = U /
     sigma, r = (x - m) / sigma and the posterior mean :math:`w^* = (I + V^\top V)^{-1} V^\top r`,
 
     .. math:: -2 \log p(x) = |r - V w^*|^2 + |w^*|^2 + \log \det (I + V^\top V)
