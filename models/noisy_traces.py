@@ -90,7 +90,7 @@ class NoisyTraces(CellParameters):
     def _around(
         self, response: Tensor, cell: Tensor | None, observed: Tensor | None
     ) -> TorchDistribution:
-        """The distribution of traces, frames to the right, of a response ``(*, B, *row_shape, T)``."""
+        """The distribution of traces whose response is ``(*, B, *row_shape, T)``."""
         loc = self._row("baseline", cell) + response
         scale = self._noise_scale(response, cell)
         if self.drift:
