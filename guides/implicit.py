@@ -40,7 +40,7 @@ class ImplicitGuide(PyroModule):
 
     Args:
         encoder: from a batch of data to ``(B, encoder_features)``; an MLP if left out. For
-            pictures see :class:`~pyro_lvm.nn.ConvEncoder`.
+            pictures :class:`~pyro_lvm.nn.ConvEncoder`, as below.
         in_features: size of a datum, for the MLP; a given encoder takes rows of any shape.
         latent_features: size of the site "z", or sizes by site, as in ``{"z1": 8, "z2": 4}``,
             in the order that they are drawn.
@@ -66,6 +66,22 @@ class ImplicitGuide(PyroModule):
         >>> mean, scale = ImplicitGuide(in_features=6, noise="basis").moments(torch.zeros(5, 6))
         >>> mean.shape, scale.shape
         (torch.Size([5, 16]), torch.Size([5, 16]))
+
+        For pictures, with a discriminator that sees them by an encoder of its own:
+
+        >>> from pyro_lvm.nn import ConvEncoder, Discriminator
+        >>> encoder = ConvEncoder(28, channels=(16, 32))
+        >>> guide = ImplicitGuide(encoder, encoder_features=encoder.out_features)
+        >>> class PictureDiscriminator(nn.Module):
+        ...     def __init__(self, latent_features):
+        ...         super().__init__()
+        ...         self.encoder = ConvEncoder(28, channels=(16, 32))
+        ...         self.logit = Discriminator(latent_features, self.encoder.out_features)
+        ...     def forward(self, z, x):
+        ...         return self.logit(z, self.encoder(x))
+        >>> x = torch.zeros(5, 784)
+        >>> PictureDiscriminator(16)(guide(x)["z"], x).shape
+        torch.Size([5])
     """
 
     def __init__(

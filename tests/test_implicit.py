@@ -11,13 +11,15 @@ from explained import explained
 from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
+from pyro_lvm import fit
 from pyro_lvm.distributions import Implicit
 from pyro_lvm.errors import DensityError, ProgramError
 from pyro_lvm.guides import ImplicitGuide
 from pyro_lvm.models import VAE
-from pyro_lvm.nn import ConvEncoder
-from pyro_lvm.objectives import ELBO, IWAE
+from pyro_lvm.nn import ConvEncoder, Discriminator
+from pyro_lvm.objectives import AVB, ELBO, IWAE, IWAVB
 from pyro_lvm.testing import ContractError, check_guide, check_model
 from pyro_lvm.tracing import Recorder, Site, record
 
@@ -247,6 +249,43 @@ def test_encoder_of_pictures() -> None:
     encoder = ConvEncoder(8, channels=(2, 3))
     guide = ImplicitGuide(encoder, encoder_features=encoder.out_features, latent_features=2)
     check_guide(guide, torch.rand(4, 64), num_draws=500)
+
+
+class PictureDiscriminator(nn.Module):
+    """Latents told apart given a picture, by an encoder of its own."""
+
+    def __init__(self, latent_features: int) -> None:
+        super().__init__()
+        self.encoder = ConvEncoder(28, channels=(2, 3))
+        self.logit = Discriminator(latent_features, self.encoder.out_features, hidden=(8,))
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        logit: Tensor = self.logit(z, self.encoder(x))
+        return logit
+
+
+@every_noise
+@pytest.mark.parametrize("objective", [AVB, IWAVB])
+def test_pictures_train(noise: str, objective: type[AVB]) -> None:
+    """28 x 28: all networks move, and each picture goes through its encoders once a step."""
+    torch.set_default_dtype(torch.float32)
+    encoder, rows = ConvEncoder(28, channels=(2, 3)), []
+    model = VAE(784, 2, hidden=(8,))
+    guide = small(noise, encoder=encoder, encoder_features=encoder.out_features)
+    adversarial = objective(PictureDiscriminator(2), 4, num_discriminator_steps=2)
+    networks = {"model": model, "guide": guide, "T": adversarial.discriminator}
+    before = {n: parameters_to_vector(m.parameters()).detach() for n, m in networks.items()}
+    encoder.register_forward_hook(lambda _, x, y: rows.append(len(y)))
+    adversarial.discriminator.encoder.register_forward_hook(lambda _, x, y: rows.append(len(y)))
+    x = torch.rand(6, 1, 28, 28).round().flatten(1)
+    result = fit(
+        model, guide, x, adversarial, max_steps=5, batch_size=3, progress=False, log_every=1
+    )
+    assert all(loss == loss for loss in result.history["loss"])
+    assert set(rows) <= {3, 6}
+    for name, module in networks.items():
+        moved = parameters_to_vector(module.parameters()) != before[name]
+        assert moved.float().mean() > 0.9, name
 
 
 def test_wrong_arguments() -> None:

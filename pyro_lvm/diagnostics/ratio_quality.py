@@ -192,6 +192,7 @@ def plot_calibration(quality: RatioQuality) -> Figure:
     axes.legend()
     below.bar(p, count, width=0.8 / len(quality.count), color="tab:blue", alpha=0.8)
     below.set(xlabel="probability that a draw is the guide's", ylabel="draws", yscale="log")
+    below.tick_params(axis="y", which="minor", labelleft=False)
     return figure
 
 

@@ -17,8 +17,9 @@ from torch.distributions import biject_to
 from pyro_lvm.checks import check_programs, check_site, is_imputed, nonfinite_data, record_checked
 from pyro_lvm.densities import log_prob
 from pyro_lvm.diagnostics.chunks import SharedPlates
+from pyro_lvm.distributions.implicit import is_implicit
 from pyro_lvm.enumeration import Enumerator, is_enumerated, is_summed_out, sum_out
-from pyro_lvm.errors import PlateError, ProgramError, explain
+from pyro_lvm.errors import DensityError, PlateError, ProgramError, explain
 from pyro_lvm.layout import Layout
 from pyro_lvm.tracing import Recorder, Site
 
@@ -197,12 +198,26 @@ def _latents(sites: Sites) -> list[str]:
     drawn = [s for s in _scored(sites).values() if not (s.is_observed or s.is_delta)]
     latents = [site for site in drawn if not is_enumerated(site)]
     for site in latents:
+        if is_implicit(site.fn):
+            raise _without_density(site)
         if site.fn.support.is_discrete:
             raise _discrete(site)
     if not latents:
         hint = "Use method='iwae', which needs none."
         raise ProgramError(explain("model", "a continuous latent site to move", "none", hint))
     return [site.name for site in latents]
+
+
+def _without_density(site: Site) -> DensityError:
+    return DensityError(
+        explain(
+            f"site '{site.name}'",
+            "a prior with a density, for chains to move in",
+            "Implicit: it can be drawn from, and has no density",
+            "Pass method='iwae' and objective=, the adversarial one that it was trained by, for "
+            "an estimate that is no bound.",
+        )
+    )
 
 
 def _discrete(site: Site) -> ProgramError:
