@@ -35,8 +35,8 @@ class AdversarialObjective(Objective):
         context: from the programs' arguments to the discriminator's context; by default their
             first argument.
         num_discriminator_steps: for each step of the programs.
-        discriminator_lr: its learning rate, a number or a function of the training step, so
-            that it can fall with that of the programs.
+        discriminator_lr: its learning rate, a number or a function of the training step. It
+            should be above that of the programs, which run ahead of the discriminator else.
         discriminator_optimizer: from parameters to an optimiser, in place of Adam with
             beta_1 = 0.5. Its rate is set to ``discriminator_lr`` before each step.
         r1: gradient penalty on the discriminator; biases the ratio, off by default.
