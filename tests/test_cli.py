@@ -139,6 +139,7 @@ def test_a_guide_without_density_is_judged_by_annealing(
     assert float(row["effective_share"]) == pytest.approx(
         weighted.effective_sample_size.mean().item() / 40
     )
+    assert float(row["evidence_error"]) == pytest.approx(annealed.standard_error.mean().item())
     assert (row["bound_is_estimate"], row["weights_are_estimates"]) == ("True", "True")
     text = (tmp_path / "table.md").read_text()
     assert re.search(r"\| ~-\d+\.\d+ \| +-\d+\.\d+ \|.*~\d+% \| +~\d+%", text), text
@@ -161,9 +162,12 @@ def test_an_adversarial_objective_with_densities_has_exact_weights(tmp_path: Pat
 @pytest.mark.parametrize("estimates", [True, False])
 def test_estimates_are_marked(estimates: bool) -> None:
     (low,) = [evaluation(torch.tensor([-3.0, -1.0]), torch.zeros(2))]
-    judged = replace(low, bound_is_estimate=estimates, weights_are_estimates=estimates)
+    judged = replace(
+        low, evidence_error=0.25, bound_is_estimate=estimates, weights_are_estimates=estimates
+    )
     rows = [summarize("row", [judged], [judged])]
     text = legend(rows, 2, [0, 1], EvaluationConfig())
+    assert "Monte Carlo error of 0.25" in " ".join(text.split())
     assert ("~ marks" in text) == ("discriminator" in text) == estimates
     assert ("by discriminator" in comparison(rows).axes[1].get_xlabel()) == estimates
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import nan
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_lvm.cli.configs import EvaluationConfig
-from pyro_lvm.diagnostics import AIS, log_evidence
+from pyro_lvm.diagnostics import AIS, LogEvidence, log_evidence
 from pyro_lvm.objective import Objective
 
 __all__ = ["Evaluation", "Summary", "evaluate", "summarize"]
@@ -30,6 +31,7 @@ class Evaluation:
         khat: ``(N,)`` Pareto shape of the weights.
         effective_share: ``(N,)`` effective sample size over number of draws.
         seconds_per_step: of training, the median.
+        evidence_error: Monte Carlo standard error of a datum's log_evidence, the mean.
         bound_is_estimate: whether the bound is none: it may be too high, too.
         weights_are_estimates: whether a discriminator stands for a density in the weights.
     """
@@ -39,6 +41,7 @@ class Evaluation:
     khat: Tensor
     effective_share: Tensor
     seconds_per_step: float = nan
+    evidence_error: float = nan
     bound_is_estimate: bool = False
     weights_are_estimates: bool = False
 
@@ -64,12 +67,14 @@ def evaluate(
     weighted = log_evidence(
         model, guide, *args, num_samples=config.num_samples, objective=objective
     )
+    evidence = weighted if weighted.is_bound else _annealed(model, guide, args, config)
     return Evaluation(
         bound=objective.bound(model, guide, *args),
-        log_evidence=weighted.value if weighted.is_bound else _annealed(model, guide, args, config),
+        log_evidence=evidence.value,
         khat=weighted.khat,
         effective_share=weighted.effective_sample_size / config.num_samples,
         seconds_per_step=seconds_per_step,
+        evidence_error=evidence.standard_error.mean().item(),
         bound_is_estimate=not objective.is_bound,
         weights_are_estimates=not weighted.is_bound,
     )
@@ -77,9 +82,9 @@ def evaluate(
 
 def _annealed(
     model: Program, guide: Program, args: Sequence[Any], config: EvaluationConfig
-) -> Tensor:
+) -> LogEvidence:
     how = AIS(config.ais_temperatures, initial="guide")
-    return log_evidence(model, guide, *args, num_samples=config.ais_chains, method=how).value
+    return log_evidence(model, guide, *args, num_samples=config.ais_chains, method=how)
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class Summary:
         khat_share: share of data with k-hat above 0.7.
         effective_share: mean effective sample size over number of draws.
         seconds_per_step: of training.
+        evidence_error: mean Monte Carlo standard error of a datum's log evidence.
         bound_is_estimate: whether the bound is none.
         weights_are_estimates: whether k-hat and effective sample size are by a discriminator.
     """
@@ -111,6 +117,7 @@ class Summary:
     khat_share: float
     effective_share: float
     seconds_per_step: float
+    evidence_error: float = nan
     bound_is_estimate: bool = False
     weights_are_estimates: bool = False
 
@@ -136,6 +143,7 @@ def summarize(label: str, runs: Sequence[Evaluation], reference: Sequence[Evalua
         khat_share=_mean([(run.khat > 0.7).double() for run in runs]),
         effective_share=_mean([run.effective_share for run in runs]),
         seconds_per_step=min(run.seconds_per_step for run in runs),
+        evidence_error=fmean(run.evidence_error for run in runs),
         bound_is_estimate=runs[0].bound_is_estimate,
         weights_are_estimates=runs[0].weights_are_estimates,
     )
