@@ -99,7 +99,8 @@ def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
     chosen = RUNS[name]
     model = VAE(in_features=4, latent_features=2, hidden=WIDTHS)
     guide, objective = chosen.guide(), chosen.objective()
-    train(objective, model, guide, DATA.repeat(chosen.copies, 1), steps or STEPS, RATE)
+    x, steps = DATA.repeat(chosen.copies, 1), steps or STEPS
+    train(objective, model, guide, x, steps, falling(RATE, steps))
     found = {
         "exact NLL": exact_nll(model),
         "minus the objective": -objective.bound(model, guide, DATA.repeat(500, 1)).mean().item(),
@@ -114,12 +115,13 @@ def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
 
 
 def train(
-    objective: Objective, model: Program, guide: Program, x: Tensor, steps: int, lr: float
+    objective: Objective, model: Program, guide: Program, x: Tensor, steps: int, lr: Schedule
 ) -> None:
-    """Adam on all parameters of the programs; its rate is level, then falls to 0."""
+    """Adam on all parameters of the programs, at a rate that is a number or a schedule."""
     module = objective(model, guide)
-    optimiser = torch.optim.Adam(module.parameters(), lr, betas=(0.5, 0.999))
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, falling(1.0, steps))
+    optimiser = torch.optim.Adam(module.parameters(), 1.0, betas=(0.5, 0.999))
+    rate = lr if callable(lr) else lambda step: lr
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     for _ in range(steps):
         optimiser.zero_grad()
         (module(x) / len(x)).backward()

@@ -71,7 +71,8 @@ def _trained(
 ) -> Tensor:
     """10^5 draws for each datum, ``(100000, 4)``."""
     trained, made = objective(), guide()
-    train(trained, model, made, X, steps, lr=5e-4)
+    for lr in (5e-4, 1e-4):
+        train(trained, model, made, X, steps // 2, lr)
     return sample_posterior(model, made, X, num_samples=100_000)["z"].squeeze(-1)
 
 
