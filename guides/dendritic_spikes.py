@@ -34,8 +34,8 @@ class DendriticSpikeGuide(PyroModule):
 
     References:
         Speiser, Yan, Archer, Buesing, Turaga, Macke (2017), *Fast amortized inference of neural
-        activity from calcium imaging data with variational autoencoders*, arXiv:1711.01846,
-        section 3.4.
+        activity from calcium imaging data with variational autoencoders*, arXiv:1711.01846, for
+        both trains by one guide.
 
     Args:
         encoder: of one trace, see :class:`~pyro_lvm.guides.SpikeGuide`.

@@ -36,19 +36,19 @@ class SpikeGuide(PyroModule):
                         spikes
     ==================  ====================================================================
 
-    A spike that might be in either of two frames is in one of them: frames of a posterior
-    have correlations, negative ones between neighbours, which independent frames cannot have.
-    An ELBO of independent frames then drops all trains but one. There is one spike in a frame
-    at most, so for slow recordings of fast cells a frame should be split by the model.
+    A spike that might be in either of two frames is in one of them, so neighbours have a
+    negative covariance in the posterior. Independent frames cannot have it: trained on
+    simulation they have the right probabilities frame by frame, trained by an ELBO they drop
+    some of the trains. A frame holds one spike at most; counts have no guide here.
 
     The network knows the frame rate, as a channel of its input, and traces are not resampled.
-    A guide trained on several rates serves each of them by :meth:`at`; a guide trained on one
-    serves this one.
+    A guide trained on several rates serves them all by :meth:`at`; one trained on a single rate
+    serves that one.
 
     References:
         Speiser, Yan, Archer, Buesing, Turaga, Macke (2017), *Fast amortized inference of neural
         activity from calcium imaging data with variational autoencoders*, arXiv:1711.01846,
-        section 2.3, for factorised and autoregressive spikes.
+        for factorised and autoregressive spikes.
         Maddison, Mnih, Teh (2016), *The Concrete distribution*, arXiv:1611.00712.
         Im, Prakhya, Yan, Turaga, Branson (2019), *Importance weighted adversarial variational
         autoencoders for spike inference from calcium imaging data*, arXiv:1906.03214, for

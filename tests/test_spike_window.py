@@ -1,4 +1,4 @@
-"""Spike guides against the exact posterior of nine frames, and the benchmark that trains them."""
+"""Spike guides against the exact posterior of nine frames, and the benchmarks that train them."""
 
 import sys
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from calcium_window import draw_window, exact_window, factorised_elbo, window_model
 from torch import Tensor
 
-from benchmarks import spike_window
+from benchmarks import spike_rates, spike_window
 from benchmarks.spike_window import Judgement, Recipe, guide_of, judge, probabilities, train
 from pyro_lvm.guides import SpikeGuide
 from pyro_lvm.models.spike_enumeration import enumerate_spikes
@@ -121,3 +121,19 @@ def test_benchmark_runs(
     printed = capsys.readouterr().out
     assert all(printed.count(f"| {name} |") == 2 for name in spike_window.RECIPES)
     assert "| exact posterior | -0.000" in printed or "| exact posterior | 0.000" in printed
+
+
+@pytest.mark.slow
+def test_benchmark_of_rates_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(spike_rates, "NUM_TEST", 50)
+    monkeypatch.setattr(sys, "argv", ["spike_rates", "--steps", "1", "--seeds", "1", "--no-save"])
+    spike_rates.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| one guide",
+        "| one guide, not told",
+        "| a guide a rate",
+    ]
+    assert "nan" not in "".join(lines)

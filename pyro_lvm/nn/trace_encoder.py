@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import inf, log, nan
+from numbers import Real
 from typing import Any
 
 import torch
@@ -138,7 +139,7 @@ def check_positive(name: str, value: Any, instead: str) -> float:
     Raises:
         ProgramError: it is not.
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not 0 < value < inf:
         raise ProgramError(
             explain(name, "a number above 0", repr(value), f"Pass {name}={instead}.")
