@@ -30,7 +30,7 @@ class ImplicitSpikes(nn.Module):
     the draws would be relaxed Bernoullis. :math:`A c` is computed once, for all draws.
 
     Args:
-        context_features: size of a frame's features.
+        num_features: C, size of a frame's features.
         log_odds: of a spike in a frame, at the start.
         temperature: of the relaxed draws.
         noise_features: size of each :math:`\epsilon_{l,t}`.
@@ -42,12 +42,12 @@ class ImplicitSpikes(nn.Module):
     """
 
     def __init__(
-        self, context_features: int, log_odds: float, temperature: float, noise_features: int
+        self, num_features: int, log_odds: float, temperature: float, noise_features: int
     ) -> None:
         super().__init__()
         self.temperature = temperature
         self.noise_features = noise_features
-        self.entry = MLP(context_features, _HIDDEN, hidden=())
+        self.entry = MLP(num_features, _HIDDEN, hidden=())
         self.layers = nn.ModuleList(OverTime(_HIDDEN, _HIDDEN, _WIDTH) for _ in range(_LAYERS))
         self.noise = nn.ModuleList(
             nn.Linear(noise_features, _HIDDEN, bias=False) for _ in range(_LAYERS + 1)
@@ -55,9 +55,9 @@ class ImplicitSpikes(nn.Module):
         self.head = MLP(_HIDDEN, 1, hidden=())
         nn.init.constant_(self.head.bias, log_odds)
 
-    def forward(self, context: Tensor) -> Implicit:
-        """The distribution given ``(*batch, T, context_features)``: event ``(T,)``."""
-        entry = self.entry(context)
+    def forward(self, features: Tensor) -> Implicit:
+        """The distribution given ``(*batch, T, C)``: event ``(T,)``."""
+        entry = self.entry(features)
         return Implicit(partial(self._draw, entry), event_dim=1, shape=entry.shape[:-1])
 
     def _draw(self, entry: Tensor, sample_shape: Size) -> Tensor:

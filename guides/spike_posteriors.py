@@ -53,22 +53,23 @@ class SpikePosteriors:
         self.state_features = check_size("state_features", state_features)
         self.noise_features = check_size("noise_features", noise_features)
 
-    def network(self, features: int) -> nn.Module:
-        """Of parameters of its own, for features of this size."""
+    def network(self, num_features: int) -> nn.Module:
+        """With parameters of its own, for features of this size."""
         if self.family == "autoregressive":
-            return AutoregressiveSpikes(features, self.log_odds, self.state_features)
+            return AutoregressiveSpikes(num_features, self.log_odds, self.state_features)
         if self.family == "implicit":
-            size = self.noise_features
-            return ImplicitSpikes(features, self.log_odds, self.temperature, size)
+            return ImplicitSpikes(
+                num_features, self.log_odds, self.temperature, self.noise_features
+            )
         draw = _DRAWS[self.family]
-        return FactorisedSpikes(features, self.log_odds, draw, self.temperature)
+        return FactorisedSpikes(num_features, self.log_odds, draw, self.temperature)
 
 
 class FactorisedSpikes(nn.Module):
     """Frames independent of each other, with log-odds linear in their features.
 
     Args:
-        features: C.
+        num_features: C, size of a frame's features.
         log_odds: of a spike in a frame, at the start.
         draw: "exact", "relaxed" or "straight_through".
         temperature: of the last two.
@@ -79,10 +80,10 @@ class FactorisedSpikes(nn.Module):
         torch.Size([3])
     """
 
-    def __init__(self, features: int, log_odds: float, draw: str, temperature: float) -> None:
+    def __init__(self, num_features: int, log_odds: float, draw: str, temperature: float) -> None:
         super().__init__()
         self.draw, self.temperature = draw, temperature
-        self.head = MLP(features, 1, hidden=())
+        self.head = MLP(num_features, 1, hidden=())
         nn.init.constant_(self.head.bias, log_odds)
 
     def forward(self, features: Tensor) -> dist.TorchDistribution:
@@ -95,7 +96,7 @@ class AutoregressiveSpikes(nn.Module):
     """Each frame given all frames before it: a GRU reads its features and the spike before it.
 
     Args:
-        features: C.
+        num_features: C, size of a frame's features.
         log_odds: of a spike in a frame, at the start.
         state_features: size of the recurrent state.
 
@@ -105,10 +106,10 @@ class AutoregressiveSpikes(nn.Module):
         torch.Size([3])
     """
 
-    def __init__(self, features: int, log_odds: float, state_features: int) -> None:
+    def __init__(self, num_features: int, log_odds: float, state_features: int) -> None:
         super().__init__()
         self.steps = RecurrentSteps(
-            _SPIKES.num_inputs, features, _SPIKES.num_outputs, state_features
+            _SPIKES.num_inputs, num_features, _SPIKES.num_outputs, state_features
         )
         nn.init.constant_(self.steps.head.bias, log_odds)
 
