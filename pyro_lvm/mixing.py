@@ -24,7 +24,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from math import log, prod
@@ -32,6 +32,7 @@ from operator import add
 from typing import Any, NamedTuple
 
 import torch
+from pyro.distributions import LowRankMultivariateNormal, MultivariateNormal, Normal
 from torch import Tensor
 from torch.distributions import Independent
 
@@ -48,6 +49,9 @@ __all__ = [
     "mixing_sites",
     "split_rows",
 ]
+
+_NORMALS = (Normal, MultivariateNormal, LowRankMultivariateNormal)
+"""Drawn in their own row alone; others are drawn in all rows, and one is kept."""
 
 
 class Mixing(NamedTuple):
@@ -178,7 +182,8 @@ class GuideRows(Rows):
             msg["fn"] = self.in_rows(fn, self.columns(fn) if self.shared else self.count)
         elif self._has_rows(fn):
             _check_not_delta(msg)
-            msg["value"], msg["done"] = self._own(fn()), True
+            own = _mapped(fn, self._own)
+            msg["value"], msg["done"] = self._own(fn()) if own is None else own(), True
         else:
             super()._widen(msg)
 
@@ -323,6 +328,17 @@ def _check_not_delta(msg: Mapping[str, Any]) -> None:
                 "is for ELBO or IWAE, one without any density for AVB.",
             )
         )
+
+
+def _mapped(fn: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The distribution with ``change`` made to each parameter; None where it is no Normal."""
+    if isinstance(fn, Independent):
+        base = _mapped(fn.base_dist, change)
+        return None if base is None else base.to_event(fn.reinterpreted_batch_ndims)
+    if type(fn) not in _NORMALS:
+        return None
+    written = {n: v for n in fn.arg_constraints if (v := vars(fn).get(n)) is not None}
+    return type(fn)(**{name: change(value) for name, value in written.items()})
 
 
 def _in_rows(fn: Any, num_rows: int, columns: int, nesting: int) -> Any:

@@ -323,6 +323,34 @@ def test_only_what_reads_a_mixing_variable_is_run_in_rows() -> None:
     assert found.log_p.shape == found.log_q.shape == (2, 7)
 
 
+@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize("kind", ["normal", "full", "low rank"])
+def test_latents_are_drawn_in_their_own_row_alone(kind: str, share: bool) -> None:
+    """What a decoder keeps for its backward then has no rows in it."""
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            psi = pyro.sample("psi", dist.Normal(torch.zeros(2), 9.0).to_event(1), infer=MIXING)
+            scale = torch.full_like(psi, 0.1)
+            q = {
+                "normal": lambda: dist.Normal(psi, scale).to_event(1),
+                "full": lambda: dist.MultivariateNormal(psi, scale_tril=scale.diag_embed()),
+                "low rank": lambda: dist.LowRankMultivariateNormal(psi, scale[..., None], scale**2),
+            }
+            pyro.sample("z", q[kind]())
+
+    def prior(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+
+    found = draws(prior, guide, X.expand(5), 3, 40, 0, share)
+    z, psi = found.values["z"], found.guide["psi"].value
+    assert z.untyped_storage().nbytes() == 3 * 5 * 2 * 8
+    own = psi[:3, 0] if share else psi[0]
+    assert ((z - own).abs() < 1).all()  # 5 scales and more
+
+
 def test_minibatch_is_scaled() -> None:
     def part(program):
         def run(x: Tensor, index: Tensor) -> None:
