@@ -102,7 +102,8 @@ class TrainConfig:
     Args:
         steps: optimiser steps.
         batch_size: data per step.
-        learning_rate: of Adam.
+        learning_rate: of Adam; 5e-4 or less for objectives with a discriminator, which has to
+            keep up.
         schedule: cosine, which falls to 0 over the run, or constant.
         max_grad_norm: gradients are cut to this norm; 0 for never.
         evaluate_every: steps between held-out evaluations, and between checkpoints.
