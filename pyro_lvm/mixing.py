@@ -24,7 +24,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from math import log, prod
@@ -32,10 +32,10 @@ from operator import add
 from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions import LowRankMultivariateNormal, MultivariateNormal, Normal
 from torch import Tensor
 from torch.distributions import Independent
 
+from pyro_lvm.distributions.normals import is_normal, mapped_normal
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.tracing import Draw, Recorder, Site
 
@@ -49,9 +49,6 @@ __all__ = [
     "mixing_sites",
     "split_rows",
 ]
-
-_NORMALS = (Normal, MultivariateNormal, LowRankMultivariateNormal)
-"""Drawn in their own row alone; others are drawn in all rows, and one is kept."""
 
 
 class Mixing(NamedTuple):
@@ -182,13 +179,17 @@ class GuideRows(Rows):
             msg["fn"] = self.in_rows(fn, self.columns(fn) if self.shared else self.count)
         elif self._has_rows(fn):
             _check_not_delta(msg)
-            own = _mapped(fn, self._own)
-            msg["value"], msg["done"] = self._own(fn()) if own is None else own(), True
+            msg["value"], msg["done"] = self._drawn(fn), True
         else:
             super()._widen(msg)
 
     def _has_rows(self, fn: Any) -> bool:
         return len(fn.batch_shape) > self.max_plate_nesting + 1
+
+    def _drawn(self, fn: Any) -> Tensor:
+        """Of a Normal in each particle's own row alone; of others in all, and one is kept."""
+        value: Tensor = mapped_normal(fn, self._own)() if is_normal(fn) else self._own(fn())
+        return value
 
     def _own(self, rows: Tensor) -> Tensor:  # (S, K or 1, *rest) -> (K, *rest)
         if not self.shared:
@@ -328,17 +329,6 @@ def _check_not_delta(msg: Mapping[str, Any]) -> None:
                 "is for ELBO or IWAE, one without any density for AVB.",
             )
         )
-
-
-def _mapped(fn: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The distribution with ``change`` made to each parameter; None where it is no Normal."""
-    if isinstance(fn, Independent):
-        base = _mapped(fn.base_dist, change)
-        return None if base is None else base.to_event(fn.reinterpreted_batch_ndims)
-    if type(fn) not in _NORMALS:
-        return None
-    written = {n: v for n in fn.arg_constraints if (v := vars(fn).get(n)) is not None}
-    return type(fn)(**{name: change(value) for name, value in written.items()})
 
 
 def _in_rows(fn: Any, num_rows: int, columns: int, nesting: int) -> Any:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from pyro.distributions import TorchDistribution
-from torch import Size, Tensor, nn
-from torch.distributions import Independent
+from torch import Tensor, nn
 
+from pyro_lvm.distributions.normals import mapped_normal
 from pyro_lvm.errors import ProgramError, explain
 
 __all__ = ["GuidePosterior"]
@@ -52,7 +51,9 @@ class GuidePosterior(nn.Module):
             hint = "Pass the name of the site that the prior is for, as in site='z1'."
             found = f"{list(posterior)}"
             raise ProgramError(explain("site", f"'{self.site}', of the guide", found, hint))
-        given: TorchDistribution = _unflattened(posterior[self.site], inputs.shape[:-1])
+        shape = inputs.shape[:-1]
+        given: TorchDistribution
+        given = mapped_normal(posterior[self.site], lambda parameter: parameter.unflatten(0, shape))
         return given
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GuidePosterior:
@@ -60,11 +61,3 @@ class GuidePosterior(nn.Module):
         self._used[0]._apply(fn, recurse)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
-
-
-def _unflattened(fn: Any, shape: Size) -> Any:
-    """The distribution with ``shape`` in place of its one batch dim, from its parameters."""
-    if isinstance(fn, Independent):
-        return _unflattened(fn.base_dist, shape).to_event(fn.reinterpreted_batch_ndims)
-    known = {name: vars(fn)[name] for name in fn.arg_constraints if name in vars(fn)}
-    return type(fn)(**{name: value.unflatten(0, shape) for name, value in known.items()})
