@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "calcium.json"
 METHODS: Mapping[str, Callable[[Cells, int, int | None], Found]] = {
     **{name: partial(calcium_oasis.run, name) for name in calcium_oasis.METHODS},
     **calcium_guides.METHODS,
-    **calcium_guides.WITH_BINDING,
+    **calcium_guides.FOR_REAL_CELLS,
 }
 
 Scores = Mapping[str, Sequence[float]]
@@ -58,7 +58,7 @@ def main() -> None:
         found = {
             method: kept.runs_of(name, cells, method, options.seeds, options.steps)
             for method in options.methods
-            if not (cells.simulated and method in calcium_guides.WITH_BINDING)
+            if not (cells.simulated and method in calcium_guides.FOR_REAL_CELLS)
         }
         print(f"## {name}, {len(cells.traces)} cells\n\n{markdown(found)}\n")
         print(f"The {len(cells.test)} test cells\n\n{markdown(found, cells.test)}\n")

@@ -20,23 +20,41 @@ from torch import Tensor
 from benchmarks.calcium_cells import RATE, Cells
 from benchmarks.calcium_scores import Found
 from pyro_lvm import fit
-from pyro_lvm.data import snippets
+from pyro_lvm.data import Traces, noise_level, snippets
 from pyro_lvm.guides import SpikeGuide
 from pyro_lvm.models.calcium_presets import PRESETS
-from pyro_lvm.models.calcium_simulation import draw_cells, record
+from pyro_lvm.models.calcium_simulation import draw_cells, record, scale_of_level
 from pyro_lvm.nn import TraceDiscriminator
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import AVB, ELBO, IWAE, IWAVB, ReweightedWakeSleep
 
-__all__ = ["METHODS", "WITH_BINDING"]
+__all__ = ["FOR_REAL_CELLS", "METHODS"]
 
 FRAMES, BATCH, STEPS, NUM_SAMPLES = 300, 20, 400, 100
 Method = Callable[[Cells, int, int | None], Found]
 
 
-def simulated(posterior: str, binding: bool, cells: Cells, seed: int, steps: int | None) -> Found:
-    """Maximum likelihood of simulated spikes given their traces: the sleep phase alone."""
+def simulated(
+    posterior: str,
+    cells: Cells,
+    seed: int,
+    steps: int | None,
+    *,
+    binding: bool = False,
+    matched: bool = False,
+) -> Found:
+    """Maximum likelihood of simulated spikes given their traces: the sleep phase alone.
+
+    Args:
+        posterior: of the guide.
+        cells: to judge it by.
+        seed: of everything.
+        steps: in place of ``STEPS``.
+        binding: the indicator binds cooperatively.
+        matched: noise levels are those of the cells that are not held out.
+    """
     preset = _preset(cells, binding)
+    levels = noise_level(_seen(cells)) if matched else None
     pyro.set_rng_seed(seed)
     guide = SpikeGuide(rate=RATE, posterior=posterior)
     steps = steps or STEPS
@@ -44,7 +62,11 @@ def simulated(posterior: str, binding: bool, cells: Cells, seed: int, steps: int
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     started = perf_counter()
     for _ in range(steps):
-        traces, spikes, _ = record(draw_cells(preset, BATCH, RATE), FRAMES, cells.bursts)
+        model = draw_cells(preset, BATCH, RATE)
+        if levels is not None:
+            level = levels[torch.randint(len(levels), (BATCH,))]
+            model.noise_scale = scale_of_level(level, RATE)
+        traces, spikes, _ = record(model, FRAMES, cells.bursts)
         optimizer.zero_grad()
         (-guide.posterior(traces).log_prob(spikes).mean()).backward()
         torch.nn.utils.clip_grad_norm_(guide.parameters(), 5.0)
@@ -64,7 +86,7 @@ def unsupervised(
 ) -> Found:
     """Model and guide by ``objective`` on the traces of the cells that are not held out."""
     pyro.set_rng_seed(seed)
-    seen = cells.traces.select([i for i in range(len(cells.traces)) if i not in cells.test])
+    seen = _seen(cells)
     preset = PRESETS[_preset(cells, binding)]
     model = preset.model(RATE, num_cells=len(seen), spikes=spikes, **preset.options)
     model.start_at(seen.x)
@@ -87,6 +109,11 @@ def unsupervised(
         evaluate_every=10**9,  # nothing is held out of training
     )
     return _found(guide, posterior, cells, perf_counter() - started)
+
+
+def _seen(cells: Cells) -> Traces:
+    """The cells that are not held out."""
+    return cells.traces.select([i for i in range(len(cells.traces)) if i not in cells.test])
 
 
 def _preset(cells: Cells, binding: bool) -> str:
@@ -132,8 +159,8 @@ def _trained(posterior: str, spikes: str, make: Any, *arguments: Any) -> Method:
 
 
 METHODS: Mapping[str, Method] = {
-    "simulated, factorised": partial(simulated, "factorised", False),
-    "simulated, autoregressive": partial(simulated, "autoregressive", False),
+    "simulated, factorised": partial(simulated, "factorised"),
+    "simulated, autoregressive": partial(simulated, "autoregressive"),
     "wake-sleep, factorised": _trained("factorised", "bernoulli", _wake_sleep),
     "wake-sleep, autoregressive": _trained("autoregressive", "bernoulli", _wake_sleep),
     "ELBO, factorised": _trained("factorised", "bernoulli", ELBO, 10, "score"),
@@ -146,11 +173,15 @@ METHODS: Mapping[str, Method] = {
 }
 """K = 10 draws where no other number is given."""
 
-WITH_BINDING: Mapping[str, Method] = {
-    "simulated with binding, factorised": partial(simulated, "factorised", True),
-    "simulated with binding, autoregressive": partial(simulated, "autoregressive", True),
+FOR_REAL_CELLS: Mapping[str, Method] = {
+    "simulated with binding, factorised": partial(simulated, "factorised", binding=True),
+    "simulated with matched noise, factorised": partial(simulated, "factorised", matched=True),
+    "simulated with both, factorised": partial(simulated, "factorised", binding=True, matched=True),
+    "simulated with both, autoregressive": partial(
+        simulated, "autoregressive", binding=True, matched=True
+    ),
     "wake-sleep with binding, factorised": partial(
         unsupervised, "factorised", "bernoulli", True, _wake_sleep
     ),
 }
-"""For real cells: the indicator binds calcium cooperatively, as GCaMP6 does."""
+"""The indicator binds calcium cooperatively, as GCaMP6 does; the noise is that of the cells."""
