@@ -115,8 +115,8 @@ def test_benchmark_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(spike_window, "NUM_TEST", 50)
-    arguments = ["spike_window", "--steps", "2", "--seeds", "2", "--no-save"]
-    monkeypatch.setattr(sys, "argv", arguments)
+    arguments = ["spike_window", "--steps", "2", "--seeds", "1", "--no-save", "--only"]
+    monkeypatch.setattr(sys, "argv", [*arguments, *spike_window.RECIPES])
     spike_window.main()
     printed = capsys.readouterr().out
     assert all(printed.count(f"| {name} |") == 2 for name in spike_window.RECIPES)
