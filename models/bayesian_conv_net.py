@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -37,6 +37,9 @@ class BayesianConvNet(PyroModule):
     for the ELBO. A guide that draws "h1" given "w1", as
     :class:`~pyro_lvm.guides.KernelPosterior` does, makes the ELBO the bound of the paper.
 
+    Priors are used and not owned: they have been trained as models of their own, are no
+    submodules, and no optimiser of this one sees them. ``model.to(...)`` moves them too.
+
     References:
         Atanov, Ashukha, Struminsky, Vetrov, Welling (2019), *The deep weight prior*,
         arXiv:1810.06943.
@@ -49,8 +52,7 @@ class BayesianConvNet(PyroModule):
         kernel_sizes: k of each layer.
         priors: of each layer: a model with one latent site and ``decode``, such as
             ``VAE(49, 4, likelihood="gaussian", noise="network")`` or ``FactorAnalysis(25, 4)``;
-            None for Normal(0, ``prior_scale``). A decoder is part of the model, so freeze it,
-            ``vae.requires_grad_(False).eval()``.
+            None for Normal(0, ``prior_scale``).
         prior_scale: of the Normal priors.
         num_data: N, if batches are parts of the data; the plate then scales by N/B.
 
@@ -92,7 +94,8 @@ class BayesianConvNet(PyroModule):
         self._check_number("kernel_sizes", kernel_sizes)
         self.prior_scale = check_positive("prior_scale", prior_scale, "1.0")
         self.num_data = num_data if num_data is None else check_size("num_data", num_data)
-        self.priors = self._of_layers([None] * len(channels) if priors is None else priors)
+        self._priors = tuple([None] * len(channels) if priors is None else priors)
+        self._check_priors()
         num_features = counts[-1] * self._last_width() ** 2
         self.head = nn.Linear(num_features, check_size("num_classes", num_classes))
 
@@ -129,7 +132,7 @@ class BayesianConvNet(PyroModule):
 
     def _kernels(self, layer: int) -> Tensor:  # (*left, outputs * inputs, k * k)
         inputs, outputs = self.channels[layer]
-        number, prior = layer + 1, self.priors[layer]
+        number, prior = layer + 1, self._priors[layer]
         with pyro.plate(f"kernels{number}", outputs * inputs, dim=-1):
             if prior is None:
                 law = self._normal(self.kernel_sizes[layer] ** 2, self.prior_scale)
@@ -138,6 +141,14 @@ class BayesianConvNet(PyroModule):
                 law = prior.decode(pyro.sample(f"h{number}", self._normal(size, 1.0)))
             drawn: Tensor = pyro.sample(f"w{number}", law)
         return drawn
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BayesianConvNet:
+        """What ``to``, ``cuda`` and ``double`` do: to the priors as well."""
+        for prior in self._priors:
+            if prior is not None:
+                prior._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def _normal(self, size: int, scale: float) -> dist.TorchDistribution:
         return diagonal_normal(self.head.bias.new_zeros(size), scale)
@@ -152,12 +163,10 @@ class BayesianConvNet(PyroModule):
                 raise ProgramError(explain("width", "pixels left", found, hint))
         return width
 
-    def _of_layers(self, priors: Sequence[Any]) -> Any:
-        """The priors in a module that Pyro does not take for a plain one."""
-        self._check_number("priors", priors)
-        for prior, k in zip(priors, self.kernel_sizes, strict=True):
+    def _check_priors(self) -> None:
+        self._check_number("priors", self._priors)
+        for prior, k in zip(self._priors, self.kernel_sizes, strict=True):
             _check_prior(prior, k**2)
-        return PyroModule[nn.ModuleList](priors)  # type: ignore[arg-type]
 
     def _check_number(self, name: str, given: Sequence[Any]) -> None:
         if len(given) != len(self.channels):

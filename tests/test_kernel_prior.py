@@ -12,6 +12,9 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, leaky_relu, max_pool2d
 
+from benchmarks.deep_weight_prior import PRIORS, STARTS, key, markdown, run
+from benchmarks.kernel_priors import SIZES, learn, rescale
+from pyro_lvm.data import fashion_mnist
 from pyro_lvm.errors import DataError, ProgramError
 from pyro_lvm.guides import KernelEncoder, KernelPosterior
 from pyro_lvm.models import VAE, BayesianConvNet, FactorAnalysis
@@ -170,6 +173,16 @@ def test_gradients_reach_all_but_a_frozen_prior() -> None:
     assert all(p.grad is None for p in prior.parameters())
 
 
+def test_a_trained_prior_is_used_and_not_owned() -> None:
+    prior = VAE(9, 2, (8,), "gaussian", noise="network")
+    ELBO().loss(prior, KernelEncoder(9, 2, (8,)), torch.randn(5, 9))
+    model = BayesianConvNet(8, channels=(2,), kernel_sizes=(3,), priors=[prior])
+    assert [name for name, _ in model.named_parameters()] == ["head.weight", "head.bias"]
+    model.double()
+    assert model(torch.rand(4, 64), torch.arange(4)).shape == (4,)
+    assert {p.dtype for p in prior.parameters()} == {torch.float64}
+
+
 def test_classes_are_drawn_where_they_are_left_out() -> None:
     model = BayesianConvNet(8, channels=(2,), kernel_sizes=(3,))
     classes = model(torch.rand(50, 64))
@@ -182,6 +195,33 @@ def test_densities_are_wide_under_autocast() -> None:
     model = BayesianConvNet(8, channels=(2,), kernel_sizes=(3,))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert model.logits(torch.rand(4, 64), [torch.randn(2, 9)]).dtype == torch.float32
+
+
+# The benchmark.
+
+
+def test_rescaled_vae_is_that_of_rescaled_kernels(float64: torch.dtype) -> None:
+    vae, encoder = VAE(9, 2, (8,), "gaussian"), KernelEncoder(9, 2, (8,))
+    nn.init.normal_(vae.decoder.bias)
+    z, x, scale = torch.randn(5, 2), torch.randn(5, 9), torch.tensor(0.03)
+    before, code = vae.decode(z).log_prob(x).detach(), encoder.reverse(x).mean
+    rescale(vae, encoder, scale)
+    torch.testing.assert_close(vae.decode(z).log_prob(scale * x), before - 9 * scale.log())
+    torch.testing.assert_close(encoder.reverse(scale * x).mean, code)
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_benchmark_trains_and_judges_a_network(prior: str) -> None:
+    clothes = fashion_mnist(binarization=None)
+    outcomes = {}
+    with pyro.settings.context(module_local_params=True):
+        learned = [learn(torch.randn(30, k**2), steps=2) for k in SIZES]
+        for start in STARTS:
+            outcome = run(clothes, learned, (prior, start, 10), seed=0, steps=2)
+            outcomes[key(prior, start, 10, 0, 2)] = outcome
+    assert all(0 <= o["accuracy"] <= 1 and o["log p"] < 0 for o in outcomes.values())
+    assert all(("looseness" in o) == (prior == "learned") for o in outcomes.values())
+    assert markdown(outcomes, [10], 1, 2).count(f"| {prior}, Xavier |") == len(outcome)
 
 
 WRONG: list[tuple[Callable[[], Any], str]] = [
