@@ -15,6 +15,7 @@ from pyro_lvm.cli.configs import ObjectiveConfig, RunConfig
 from pyro_lvm.cli.evaluation import Evaluation, evaluate
 from pyro_lvm.data import DataSplits, load
 from pyro_lvm.errors import PyroLVMError, explain
+from pyro_lvm.models.fluorescence import FluorescenceModel
 from pyro_lvm.nn import Discriminator
 from pyro_lvm.objective import Objective
 from pyro_lvm.training import FitResult, fit
@@ -52,6 +53,7 @@ class Plan:
         """A new model and guide; the same seed gives the same parameters."""
         pyro.set_rng_seed(seed)
         rows, config = self.data.train, self.config
+        _check_of_rows(config.model.name)
         model = build(
             "models",
             config.model.name,
@@ -140,6 +142,13 @@ class Plan:
             run_dir=folder,
             resume=self.config.resume,
         )
+
+
+def _check_of_rows(model: str) -> None:
+    maker = pick("models", model)
+    if isinstance(maker, type) and issubclass(maker, FluorescenceModel):
+        hint = "Run pyro-lvm spikes --traces FILE --rate HZ, which takes recordings."
+        raise PyroLVMError(explain("model.name", "a model of rows", f"{model}, of traces", hint))
 
 
 @dataclass(frozen=True)
