@@ -146,8 +146,8 @@ def _traces(x: Tensor, cell: Tensor | None = None) -> Tensor:
     return x
 
 
-def _wake_sleep() -> Objective:
-    return ReweightedWakeSleep(10, insomnia=0.5, arguments=lambda dreams: dreams["x"])
+def _wake_sleep(insomnia: float = 0.5) -> Objective:
+    return ReweightedWakeSleep(10, insomnia=insomnia, arguments=lambda dreams: dreams["x"])
 
 
 def _adversarial(make: type[AVB] | type[IWAVB], num_particles: int) -> Objective:
@@ -162,6 +162,7 @@ METHODS: Mapping[str, Method] = {
     "simulated, factorised": partial(simulated, "factorised"),
     "simulated, autoregressive": partial(simulated, "autoregressive"),
     "wake-sleep, factorised": _trained("factorised", "bernoulli", _wake_sleep),
+    "dreams, factorised": _trained("factorised", "bernoulli", _wake_sleep, 0.0),
     "wake-sleep, autoregressive": _trained("autoregressive", "bernoulli", _wake_sleep),
     "ELBO, factorised": _trained("factorised", "bernoulli", ELBO, 10, "score"),
     "VIMCO, factorised": _trained("factorised", "bernoulli", IWAE, 10, "vimco"),
@@ -179,6 +180,9 @@ FOR_REAL_CELLS: Mapping[str, Method] = {
     "simulated with both, factorised": partial(simulated, "factorised", binding=True, matched=True),
     "simulated with both, autoregressive": partial(
         simulated, "autoregressive", binding=True, matched=True
+    ),
+    "dreams with binding, factorised": partial(
+        unsupervised, "factorised", "bernoulli", True, partial(_wake_sleep, 0.0)
     ),
     "wake-sleep with binding, factorised": partial(
         unsupervised, "factorised", "bernoulli", True, _wake_sleep
