@@ -37,7 +37,7 @@ DATA = torch.eye(4)
 DRAWS = 256  # of the guide in a step
 STEPS = 6000
 RATE = 1e-3  # of the programs: level for half of the steps, then falling to 0
-DISCRIMINATOR_RATE = 2e-3  # level: where it fell too, the programs ran ahead of T
+DISCRIMINATOR_RATE = 2e-3  # level: where it falls too, the programs run ahead of T
 
 
 def discriminator() -> Discriminator:
@@ -73,23 +73,18 @@ def falling(rate: float, steps: int) -> Callable[[int], float]:
     return lambda step: rate * min(1.0, 2.0 * (1.0 - step / steps))
 
 
-def _avb(discriminator_lr: Schedule = DISCRIMINATOR_RATE, **options: Any) -> AVB:
-    return AVB(discriminator(), DRAWS // 4, discriminator_lr=discriminator_lr, **options)
-
-
 def _iwavb(gradient: str) -> IWAVB:
     return IWAVB(discriminator(), 5, gradient, discriminator_lr=DISCRIMINATOR_RATE)
 
 
 RUNS = {
     "VAE, ELBO": Run(lambda: ELBO(DRAWS // 4), normal_guide),
-    "AVB": Run(_avb, implicit_guide),
+    "AVB": Run(
+        lambda: AVB(discriminator(), DRAWS // 4, discriminator_lr=DISCRIMINATOR_RATE),
+        implicit_guide,
+    ),
     "IWAVB dreg, K=5": Run(partial(_iwavb, "dreg"), implicit_guide, DRAWS // 20),
     "IWAVB stl, K=5": Run(partial(_iwavb, "stl"), implicit_guide, DRAWS // 20),
-    "AVB, the rate of T falls too": Run(
-        partial(_avb, falling(DISCRIMINATOR_RATE, STEPS)), implicit_guide
-    ),
-    "AVB, average of T's weights": Run(partial(_avb, ema=0.99), implicit_guide),
 }
 
 

@@ -29,7 +29,7 @@ from pyro_lvm.guides import AmortizedNormal, ImplicitGuide
 from pyro_lvm.models import VAE
 from pyro_lvm.nn import Discriminator
 from pyro_lvm.objective import Objective
-from pyro_lvm.objectives import AAE, ELBO, IWAAE, IWAE, IWAVB
+from pyro_lvm.objectives import ELBO, IWAE, IWAVB
 
 __all__ = ["RUNS", "run"]
 
@@ -64,11 +64,6 @@ def _iwavb(num_particles: int) -> IWAVB:
     return IWAVB(discriminator, num_particles, contrast="adaptive", discriminator_lr=RATE)
 
 
-def _autoencoder(cls: type[AAE] | type[IWAAE], num_particles: int) -> Objective:
-    discriminator = Discriminator(LATENTS, hidden=(128, 128))
-    return cls(discriminator, num_particles, discriminator_lr=RATE)
-
-
 @dataclass(frozen=True)
 class Run:
     """An objective, the guide that it trains, and the rate of both programs at first."""
@@ -85,8 +80,6 @@ RUNS = {
     "IWAVB, K=1": Run(partial(_iwavb, 1), implicit_guide, SLOW),
     "IWAVB, K=5": Run(partial(_iwavb, 5), implicit_guide, SLOW),
     "IWAVB, K=50": Run(partial(_iwavb, 50), implicit_guide, SLOW),
-    "AAE, K=1": Run(partial(_autoencoder, AAE, 1), implicit_guide, SLOW),
-    "IWAAE, K=5": Run(partial(_autoencoder, IWAAE, 5), implicit_guide, SLOW),
 }
 
 
