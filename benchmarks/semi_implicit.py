@@ -1,0 +1,86 @@
+"""What semi-implicit guides and priors are worth, where the answer is known, and their cost.
+
+- "plane": four densities on the plane, by the divergence to them.
+- "ring": a prior of eight modes, learned as noise through a network, by its likelihood.
+- "regression": weights of a logistic regression on real data, beside NUTS.
+- "cost": time and memory of a step for J = 1, 10, 100, 1000, beside plain PyTorch.
+
+Prints one table for each. Finished runs are kept in a file in ``results``: started again, it
+goes on with the others. Pictures are trained anew, best with fewer steps.
+
+    python -m benchmarks.semi_implicit plane ring regression cost --seeds 3
+    python -m benchmarks.semi_implicit plane ring regression --seeds 0 --steps 1500 --pictures
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from benchmarks import plane, regression_weights, ring, semi_implicit_cost
+from benchmarks.adversarial import by_seed, markdown
+
+__all__ = ["PARTS", "main", "outcome"]
+
+RESULTS = Path(__file__).parent / "results"
+PARTS: dict[str, Any] = {
+    "plane": plane,
+    "ring": ring,
+    "regression": regression_weights,
+    "cost": semi_implicit_cost,
+}
+DRAWN = ("plane", "ring", "regression")
+
+
+def main() -> None:
+    """Run what is not yet done, print the tables, draw the pictures that are asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="+", choices=list(PARTS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="in place of each run's own number")
+    parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--pictures", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    pyro.settings.set(module_local_params=True)
+    pyro.enable_validation(False)
+    path = RESULTS / "semi_implicit.json" if options.save else None
+    for part in options.parts:
+        outcomes = {
+            name: [outcome(path, part, name, seed, options.steps) for seed in range(options.seeds)]
+            for name in PARTS[part].RUNS
+        }
+        if options.seeds:
+            print(f"## {part}\n\n{markdown(outcomes, by_seed)}\n")
+        if options.pictures and part in DRAWN:
+            figure = PARTS[part].picture(options.steps)
+            figure.savefig(RESULTS / f"semi_implicit_{part}.png", dpi=80)
+
+
+def outcome(
+    path: Path | None, part: str, name: str, seed: int, steps: int | None
+) -> Mapping[str, float]:
+    """What the run found, now or before, by the file ``path`` if there is one."""
+    key = f"{part}: {name}, seed {seed}" + (f", {steps} steps" if steps else "")
+    if key not in (kept := _read(path)):
+        found = PARTS[part].run(name, seed, steps)
+        kept = _read(path) | {key: found}  # anew: another process may have written meanwhile
+        if path:
+            path.write_text(json.dumps(kept, indent=1) + "\n")
+    return kept[key]
+
+
+def _read(path: Path | None) -> dict[str, Mapping[str, float]]:
+    return json.loads(path.read_text()) if path and path.is_file() else {}
+
+
+if __name__ == "__main__":
+    main()
