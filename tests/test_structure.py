@@ -21,6 +21,7 @@ LAYERS = (
     "scoring",
     "distributions",
     "masking",
+    "missing",
     "parameters",
     "tracing",
     "enumeration",

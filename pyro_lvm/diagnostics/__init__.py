@@ -4,6 +4,7 @@ from pyro_lvm.diagnostics.ais import AIS
 from pyro_lvm.diagnostics.bridge import to_inference_data
 from pyro_lvm.diagnostics.evidence import LogEvidence, log_evidence
 from pyro_lvm.diagnostics.figures import plot_khat
+from pyro_lvm.diagnostics.imputation import Imputations, impute
 from pyro_lvm.diagnostics.posterior import sample_posterior
 from pyro_lvm.diagnostics.ratio_quality import RatioQuality, plot_calibration, ratio_quality
 from pyro_lvm.diagnostics.sandwich import plot_sandwich
@@ -30,6 +31,7 @@ from pyro_lvm.weights import effective_sample_size, pareto_khat, pareto_smooth
 __all__ = [
     "AIS",
     "CountCoverage",
+    "Imputations",
     "LogEvidence",
     "RatioQuality",
     "Reliability",
@@ -39,6 +41,7 @@ __all__ = [
     "count_coverage",
     "count_ratio",
     "effective_sample_size",
+    "impute",
     "log_evidence",
     "pareto_khat",
     "pareto_smooth",

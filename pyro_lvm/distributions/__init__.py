@@ -17,6 +17,7 @@ from pyro_lvm.distributions.likelihoods import (
 from pyro_lvm.distributions.linear_gaussian_chain import LinearGaussianChain
 from pyro_lvm.distributions.low_rank_normal import LowRankNormal
 from pyro_lvm.distributions.mixed import Columns, MixedLikelihood
+from pyro_lvm.distributions.ordinal import OrdinalLikelihood
 from pyro_lvm.distributions.semi_implicit_prior import SemiImplicitPrior
 from pyro_lvm.distributions.straight_through import (
     StraightThroughBernoulli,
@@ -41,6 +42,7 @@ __all__ = [
     "LowRankNormal",
     "MixedLikelihood",
     "NegativeBinomialLikelihood",
+    "OrdinalLikelihood",
     "PoissonLikelihood",
     "SemiImplicitPrior",
     "StepNetwork",

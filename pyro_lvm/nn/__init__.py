@@ -4,6 +4,7 @@ from pyro_lvm.nn.arguments import Hidden, check_choice, check_size, hidden_by_la
 from pyro_lvm.nn.batches import as_batch, data_plate
 from pyro_lvm.nn.convolutions import ConvEncoder
 from pyro_lvm.nn.discriminators import Discriminator
+from pyro_lvm.nn.incomplete import SetEncoder, ZeroImputing
 from pyro_lvm.nn.joining import joined
 from pyro_lvm.nn.networks import MLP, ConditionalNormal, diagonal_normal, positive_scale, widen
 from pyro_lvm.nn.over_time import OverTime
@@ -17,8 +18,10 @@ __all__ = [
     "Discriminator",
     "Hidden",
     "OverTime",
+    "SetEncoder",
     "TraceDiscriminator",
     "TraceEncoder",
+    "ZeroImputing",
     "as_batch",
     "check_choice",
     "check_positive",

@@ -1,0 +1,186 @@
+"""Columns of a pandas frame as columns of numbers with NaN, by kind, and back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+
+from pyro_lvm.distributions import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+    NegativeBinomialLikelihood,
+    OrdinalLikelihood,
+)
+from pyro_lvm.errors import DataError, explain
+
+__all__ = ["BinaryColumn", "ClassColumn", "Column", "CountColumn", "RealColumn"]
+
+Numbers = Any  # a NumPy array (N,) of float64
+
+
+@dataclass(frozen=True)
+class Column(ABC):
+    """One column of a frame: what its numbers stand for.
+
+    Attributes:
+        name: in the frame.
+        dtype: in the frame, which :meth:`restored` gives back.
+    """
+
+    name: Hashable
+    dtype: Any
+
+    @property
+    def num_classes(self) -> int:
+        """C, of class numbers; 0 of other numbers."""
+        return 0
+
+    @abstractmethod
+    def numbers(self, series: Any) -> Numbers:
+        """A series as float64, NaN where it is missing.
+
+        Raises:
+            DataError: a value that the column cannot have.
+        """
+
+    @abstractmethod
+    def restored(self, numbers: Numbers) -> Any:
+        """A series of the column's dtype from its numbers; rounded where there are classes."""
+
+    @abstractmethod
+    def likelihood(self, features: int) -> Likelihood:
+        """Of ``features`` columns of this kind."""
+
+    def check(self, series: Any, good: Any, expected: str) -> None:
+        """Raise :class:`DataError` where an observed value is not ``good``."""
+        bad = series[series.notna() & ~good]
+        if len(bad):
+            value, row = bad.tolist()[0], bad.index.tolist()[0]
+            found = f"{value!r} in row {row!r} ({len(bad)} of {len(series)} cells)"
+            hint = "Correct the cells, set them to NA, or choose the column's kind by kinds=."
+            raise DataError(explain(f"column {self.name!r}", expected, found, hint))
+
+
+@dataclass(frozen=True)
+class RealColumn(Column):
+    """Real numbers, standardised; or positive ones, standardised after the logarithm.
+
+    Attributes:
+        mean: of the observed cells, of their logarithms if ``log``, and
+        scale: their standard deviation.
+        log: whether the numbers are logarithms; the likelihood is then log-Normal.
+    """
+
+    mean: float
+    scale: float
+    log: bool = False
+
+    @classmethod
+    def of(cls, series: Any, log: bool = False) -> RealColumn:
+        """With the mean and scale of the observed cells.
+
+        Raises:
+            DataError: a constant column, infinite cells, or under ``log`` cells below 0.
+        """
+        raw = cls(series.name, series.dtype, 0.0, 1.0, log).numbers(series)
+        mean, scale = float(np.nanmean(raw)), float(np.nanstd(raw))
+        if np.nanmax(raw) == np.nanmin(raw):
+            hint = "Drop constant columns."
+            where, found = (
+                f"column {series.name!r}",
+                f"{series.dropna().tolist()[0]!r} in all cells",
+            )
+            raise DataError(explain(where, "values that vary", found, hint))
+        return cls(series.name, series.dtype, mean, scale, log)
+
+    def numbers(self, series: Any) -> Numbers:
+        raw = _floats(series)
+        self.check(series, np.isfinite(raw), "finite numbers")
+        if self.log:
+            self.check(series, raw > 0, "numbers above 0")
+            raw = np.log(raw)
+        return (raw - self.mean) / self.scale
+
+    def restored(self, numbers: Numbers) -> Any:
+        raw = numbers * self.scale + self.mean
+        return _as_dtype(np.exp(raw) if self.log else raw, self)
+
+    def likelihood(self, features: int) -> Likelihood:
+        return GaussianLikelihood(features)
+
+
+@dataclass(frozen=True)
+class CountColumn(Column):
+    """Whole numbers from 0, as they are; negative binomial, as counts vary more than Poisson."""
+
+    def numbers(self, series: Any) -> Numbers:
+        raw = _floats(series)
+        self.check(series, (raw >= 0) & (raw == np.floor(raw)), "whole numbers from 0")
+        return raw
+
+    def restored(self, numbers: Numbers) -> Any:
+        return _as_dtype(np.maximum(np.round(numbers), 0.0), self)
+
+    def likelihood(self, features: int) -> Likelihood:
+        return NegativeBinomialLikelihood(features)
+
+
+@dataclass(frozen=True)
+class BinaryColumn(Column):
+    """False and True as 0 and 1."""
+
+    def numbers(self, series: Any) -> Numbers:
+        return _floats(series)
+
+    def restored(self, numbers: Numbers) -> Any:
+        return _as_dtype(np.round(numbers), self)
+
+    def likelihood(self, features: int) -> Likelihood:
+        return BernoulliLikelihood(features)
+
+
+@dataclass(frozen=True)
+class ClassColumn(Column):
+    """Categories, by their number; the dtype holds them and whether they are ordered."""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.dtype.categories)
+
+    def numbers(self, series: Any) -> Numbers:
+        expected = f"one of {list(self.dtype.categories)}"
+        self.check(series, series.isin(self.dtype.categories), expected)
+        codes = series.astype(self.dtype).cat.codes.to_numpy().astype(np.float64)
+        return np.where(codes < 0, np.nan, codes)
+
+    def restored(self, numbers: Numbers) -> Any:
+        codes = np.where(np.isnan(numbers), -1, np.round(numbers)).astype(np.int64)
+        return pd.Series(pd.Categorical.from_codes(codes, dtype=self.dtype), name=self.name)
+
+    def likelihood(self, features: int) -> Likelihood:
+        if self.dtype.ordered and self.num_classes > 1:
+            return OrdinalLikelihood(features, self.num_classes)
+        return CategoricalLikelihood(features, self.num_classes)
+
+
+def _floats(series: Any) -> Numbers:
+    return series.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _as_dtype(numbers: Numbers, column: Column) -> Any:
+    """A series of the column's dtype: integers rounded, NaN as NA."""
+    series = pd.Series(numbers, name=column.name)
+    if pd.api.types.is_float_dtype(column.dtype):
+        return series.astype(column.dtype)
+    if series.isna().any() and not pd.api.types.is_extension_array_dtype(column.dtype):
+        hint = "Impute all entries first, or use 'Int64' or 'boolean' in the frame."
+        where, found = f"column {column.name!r} of dtype {column.dtype}", "missing entries"
+        raise DataError(explain(where, "a number in each row", found, hint))
+    return series.round().astype("Int64").astype(column.dtype)

@@ -1,0 +1,291 @@
+"""Imputations against exact conditional distributions: Gaussian, mixed columns, mixtures."""
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from explained import explained
+from pyro import poutine
+from torch import Tensor
+
+import pyro_lvm
+from pyro_lvm.diagnostics import Imputations, impute
+from pyro_lvm.distributions import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    GaussianLikelihood,
+    MixedLikelihood,
+    OrdinalLikelihood,
+)
+from pyro_lvm.errors import ProgramError, PyroLVMError
+from pyro_lvm.missing import Incomplete
+from pyro_lvm.models import VAE, FactorAnalysis, GaussianMixture, ProbabilisticPCA
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+NAN = torch.nan
+X = torch.tensor([[0.5, NAN, -1.0, NAN], [NAN, 1.5, 0.3, 0.1], [NAN, NAN, NAN, NAN]])
+
+
+def linear(kind: Callable[..., Any]) -> Any:
+    """A model of four columns and two latents, far from its start."""
+    model = kind(in_features=4, latent_features=2)
+    with torch.no_grad():
+        model.loading.normal_()
+        model.mean.normal_()
+    model.noise_scale = torch.linspace(0.4, 0.8, len(model.noise_scale))
+    return model
+
+
+def rough_guide(model: Any) -> Callable[[Tensor], None]:
+    """The posterior given the observed entries, shifted and twice as wide."""
+
+    def guide(x: Tensor) -> None:
+        precision_of_x = torch.where(x.isnan(), 0.0, 1 / model.noise_scale.expand(4) ** 2)
+        scaled = model.loading.T * precision_of_x.unsqueeze(-2)  # (B, L, D)
+        covariance = (torch.eye(2) + scaled @ model.loading).inverse()
+        centred = (x - model.mean).nan_to_num(0.0)
+        loc = (covariance @ scaled @ centred.unsqueeze(-1)).squeeze(-1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.MultivariateNormal(loc + 0.1, 2 * covariance))
+
+    return guide
+
+
+def conditional(model: Any, row: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of the missing entries of ``row`` given the others."""
+    covariance = model.loading @ model.loading.T + torch.diag(model.noise_scale.expand(4) ** 2)
+    m, o = row.isnan(), ~row.isnan()
+    gain = covariance[m][:, o] @ covariance[o][:, o].inverse()
+    mean = model.mean[m] + gain @ (row - model.mean)[o]
+    return mean, covariance[m][:, m] - gain @ covariance[o][:, m]
+
+
+def effective(imputed: Imputations, row: int, num_samples: int) -> float:
+    """Independent draws that are worth as much as resampled ones."""
+    return float(1 / (1 / num_samples + 1 / imputed.effective_sample_size[row]))
+
+
+@pytest.mark.parametrize("kind", [FactorAnalysis, ProbabilisticPCA])
+@pytest.mark.parametrize("chunk_size", [None, 700])
+@torch.no_grad()
+def test_draws_have_the_exact_conditional_moments(kind: Any, chunk_size: int | None) -> None:
+    model = linear(kind)
+    count = 10_000
+    imputed = impute(
+        Incomplete(model),
+        rough_guide(model),
+        X,
+        num_samples=count,
+        num_particles=2 * count,
+        chunk_size=chunk_size,
+    )
+    for i, row in enumerate(X):
+        mean, covariance = conditional(model, row)
+        size = effective(imputed, i, count)
+        assert size > 0.3 * count
+        draws = imputed.values[:, i, row.isnan()]
+        variances = covariance.diagonal()
+        assert ((draws.mean(0) - mean).abs() < 4 * (variances / size).sqrt()).all()
+        error = ((variances[:, None] * variances + covariance**2) / size).sqrt()
+        assert ((draws.T.cov().reshape(covariance.shape) - covariance).abs() < 4 * error).all()
+        assert (error < 0.1 * variances.max()).all()
+
+
+@pytest.mark.parametrize("chunk_size", [None, 700])
+@torch.no_grad()
+def test_single_imputation_is_the_exact_conditional_mean(chunk_size: int | None) -> None:
+    model = linear(FactorAnalysis)
+    programs = Incomplete(model), rough_guide(model), X
+    imputed = impute(*programs, num_particles=20_000, method="mean", chunk_size=chunk_size)
+    assert imputed.values.shape == (1, *X.shape)
+    for i, row in enumerate(X):
+        mean, covariance = conditional(model, row)
+        error = (covariance.diagonal() / imputed.effective_sample_size[i]).sqrt()
+        assert ((imputed.values[0, i, row.isnan()] - mean).abs() < 4 * error).all()
+        assert (error < 0.05).all()
+
+
+@pytest.mark.parametrize("method", ["sir", "mean"])
+@torch.no_grad()
+def test_observed_entries_stay_bit_for_bit(method: str) -> None:
+    model = linear(FactorAnalysis)
+    imputed = impute(Incomplete(model), rough_guide(model), X, method=method, num_particles=50)
+    assert torch.equal(imputed.observed, ~X.isnan())
+    assert imputed.values.isfinite().all()
+    observed = imputed.values[:, imputed.observed]
+    assert torch.equal(observed, X[imputed.observed].expand_as(observed))
+    assert imputed.effective_sample_size.shape == imputed.khat.shape == (len(X),)
+
+
+@torch.no_grad()
+def test_exact_guide_has_equal_weights() -> None:
+    """Also for a row without any observed entry, whose posterior is the prior."""
+    model = linear(FactorAnalysis)
+
+    def guide(x: Tensor) -> None:
+        precision_of_x = torch.where(x.isnan(), 0.0, 1 / model.noise_scale**2)
+        scaled = model.loading.T * precision_of_x.unsqueeze(-2)
+        precision = torch.eye(2) + scaled @ model.loading
+        loc = (precision.inverse() @ scaled @ (x - model.mean).nan_to_num(0.0)[..., None])[..., 0]
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.MultivariateNormal(loc, precision_matrix=precision))
+
+    imputed = impute(Incomplete(model), guide, X, num_particles=100)
+    torch.testing.assert_close(imputed.effective_sample_size, torch.full((3,), 100.0))
+
+
+def prior_guide(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+
+
+def mixed_model() -> VAE:
+    """A real column, one of two classes, one of three, one of four ordered; one latent."""
+    parts = [
+        GaussianLikelihood(1),
+        BernoulliLikelihood(1),
+        CategoricalLikelihood(1, 3),
+        OrdinalLikelihood(1, 4),
+    ]
+    model = VAE(4, 1, (), MixedLikelihood(parts))
+    with torch.no_grad():
+        model.decoder.layers[-1].weight.normal_(0.0, 2.0)
+    return model
+
+
+def quadrature(model: VAE, row: Tensor) -> tuple[Tensor, Any]:
+    """Weights ``(Z,)`` of a grid of latents given the observed entries, and its columns."""
+    grid = torch.linspace(-8, 8, 4001).unsqueeze(-1)
+    columns = model.likelihood(model.decoder(grid))
+    filled = row.nan_to_num(0.0).expand(len(grid), 4)
+    scores = torch.where(row.isnan(), 0.0, columns.log_prob(filled)).sum(-1)
+    return torch.softmax(scores - grid[:, 0] ** 2 / 2, 0), columns
+
+
+MIXED = torch.tensor([[0.7, NAN, NAN, NAN], [NAN, 1.0, NAN, 3.0], [-1.0, 0.0, 2.0, NAN]])
+
+
+@torch.no_grad()
+def test_mixed_columns_against_quadrature() -> None:
+    model = mixed_model()
+    programs = Incomplete(model), prior_guide, MIXED
+    count = 4000
+    drawn = impute(*programs, num_samples=count, num_particles=2 * count)
+    guess = impute(*programs, num_particles=2 * count, method="mean").values[0]
+    for i, row in enumerate(MIXED):
+        weights, columns = quadrature(model, row)
+        size = effective(drawn, i, count)
+        for j in row.isnan().nonzero().flatten().tolist():
+            values = drawn.values[:, i, j]
+            if j == 0:
+                mean, square = weights @ columns.mean[:, 0], weights @ columns.mean[:, 0] ** 2
+                variance = square - mean**2 + weights @ columns.variance[:, 0]
+                error = sqrt(variance / size)
+                assert abs(values.mean() - mean) < 4 * error
+                assert abs(guess[i, j] - mean) < 4 * error
+                continue
+            exact = []
+            for c in range([0, 2, 3, 4][j]):
+                value = torch.zeros(4)
+                value[j] = c
+                exact.append(weights @ columns.log_prob(value.expand(4001, 4))[:, j].exp())
+            probabilities = torch.stack(exact)
+            assert abs(probabilities.sum() - 1) < 1e-8
+            error = (probabilities * (1 - probabilities) / size).sqrt()
+            shares = torch.stack([(values == c).double().mean() for c in range(len(exact))])
+            assert ((shares - probabilities).abs() < 4 * error + 1e-12).all()
+            first, second = probabilities.topk(2).values
+            assert first - second > 4 * error.max(), "the best class must be clear"
+            assert guess[i, j] == probabilities.argmax()
+
+
+@torch.no_grad()
+def test_mixture_summed_out_by_enumeration() -> None:
+    """Weights are exact, classes drawn from their posterior given the observed entries."""
+    model = GaussianMixture(3, 2, enumerate_latents=True)
+    model.components.loc.copy_(torch.tensor([[-2.0, 0.0, 1.0], [2.0, 1.0, -3.0]]))
+    x = torch.tensor([[0.3, NAN, NAN], [NAN, NAN, NAN]])
+    columns = model.components(torch.arange(2)).base_dist
+    scores = columns.log_prob(x.nan_to_num(0.0).unsqueeze(1))
+    log_joint = torch.where(x.isnan().unsqueeze(1), 0.0, scores).sum(-1)  # (B, 2)
+    mean = torch.softmax(log_joint, -1) @ model.components.loc
+    variance = columns.variance.amax() + 4.0
+    imputed = impute(Incomplete(model), lambda x: None, x, num_samples=4000, num_particles=8000)
+    error = sqrt(variance * (1 / 4000 + 1 / 8000))
+    assert ((imputed.values.mean(0) - mean)[x.isnan()].abs() < 4 * error).all()
+    torch.testing.assert_close(imputed.effective_sample_size, torch.full((2,), 8000.0))
+
+
+@pytest.mark.parametrize("kind", ["dist.mask", "poutine.mask"])
+def test_masks_of_pyro(kind: str) -> None:
+    """A mask in the program, of entries or of whole data, and any number underneath."""
+    x = torch.tensor([[0.5, 9.0], [9.0, 9.0]])
+    entries = torch.tensor([[True, False], [False, False]])
+    rows = torch.tensor([True, False])
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", 2):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            fn = dist.Normal(z.unsqueeze(-1), torch.full((2,), 0.1))
+            if kind == "dist.mask":
+                pyro.sample("x", fn.mask(entries).to_event(1), obs=x)
+            else:
+                with poutine.mask(mask=rows):
+                    pyro.sample("x", fn.to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", 2):
+            pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+
+    imputed = impute(model, guide, x, num_samples=50)
+    expected = entries if kind == "dist.mask" else rows.unsqueeze(-1).expand(2, 2)
+    assert torch.equal(imputed.observed, expected)
+    assert torch.equal(imputed.values[:, expected], x[expected].expand(50, -1))
+    assert (imputed.values[:, ~expected] != 9.0).all()
+
+
+def test_global_latent_joins_the_data() -> None:
+    """One weight for all data: the exact mean given all of them."""
+    x = torch.tensor([1.0, NAN, 2.0, NAN])
+
+    def model(x: Tensor) -> None:
+        mu = pyro.sample("mu", dist.Normal(torch.zeros(()), 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(mu, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        pyro.sample("mu", dist.Normal(torch.zeros(()), 1.0))
+
+    imputed = impute(Incomplete(model), guide, x, num_samples=4000, num_particles=8000)
+    assert imputed.khat.shape == ()
+    size = float(1 / (1 / 4000 + 1 / imputed.effective_sample_size))
+    error = sqrt((1 + 1 / 3) / size)
+    assert ((imputed.values[:, x.isnan()].mean(0) - 1.0).abs() < 4 * error).all()
+
+
+def test_name_at_the_top() -> None:
+    assert pyro_lvm.impute is impute
+
+
+def test_site_that_is_not_observed() -> None:
+    model = linear(FactorAnalysis)
+    with explained(ProgramError, "site", "one of ['x']", "'y'", "site="):
+        impute(Incomplete(model), rough_guide(model), X, site="y")
+
+
+def test_unknown_method() -> None:
+    model = linear(FactorAnalysis)
+    with explained(ProgramError, "method", "['sir', 'mean']", "'mode'", "method='sir'"):
+        impute(Incomplete(model), rough_guide(model), X, method="mode")
+
+
+@pytest.mark.parametrize("name", ["num_samples", "num_particles"])
+def test_counts(name: str) -> None:
+    model = linear(FactorAnalysis)
+    with pytest.raises(PyroLVMError, match=r"expected an integer >= 1, got 0"):
+        impute(Incomplete(model), rough_guide(model), X, **{name: 0})  # type: ignore[arg-type]
