@@ -266,6 +266,31 @@ def test_global_latent_joins_the_data() -> None:
     size = float(1 / (1 / 4000 + 1 / imputed.effective_sample_size))
     error = sqrt((1 + 1 / 3) / size)
     assert ((imputed.values[:, x.isnan()].mean(0) - 1.0).abs() < 4 * error).all()
+    guess = impute(Incomplete(model), guide, x, num_particles=8000, method="mean")
+    error = sqrt(1 / 3 / guess.effective_sample_size)
+    assert ((guess.values[0, x.isnan()] - 1.0).abs() < 4 * error).all()
+
+
+@pytest.mark.parametrize("method", ["sir", "mean"])
+def test_draws_of_no_weight(method: str) -> None:
+    """One at a time, with most outside the prior: none of those is taken."""
+    x = torch.full((3,), NAN)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            inside = torch.where(z > 0.5, 0.0, -torch.inf)
+            pyro.factor("positive", inside)
+            pyro.sample("x", dist.Normal(z, 1e-6), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+
+    count = {"num_samples": 20, "num_particles": 60, "chunk_size": 1}
+    imputed = impute(Incomplete(model), guide, x, method=method, **count)  # type: ignore[arg-type]
+    assert (imputed.values > 0.499).all()
+    assert imputed.values.isfinite().all()
 
 
 def test_name_at_the_top() -> None:

@@ -31,12 +31,13 @@ class Centre:
     def add(self, statistics: Tensor, log_weights: Tensor) -> None:
         """Take ``(K, *shape)`` more into account, by weights ``(K, *shape)`` or broadcastable."""
         log_sum = torch.logsumexp(log_weights, 0)
-        new = (torch.softmax(log_weights, 0) * statistics).sum(0)
+        shares = torch.softmax(log_weights, 0).nan_to_num(0.0)  # none, where all are 0
+        new = (shares * statistics).sum(0)
         if self._log_sum is None:
             self.average, self._log_sum = new, log_sum
             return
         total = torch.logaddexp(self._log_sum, log_sum)
-        self.average = torch.lerp(self.average, new, (log_sum - total).exp())
+        self.average = torch.lerp(self.average, new, (log_sum - total).exp().nan_to_num(0.0))
         self._log_sum = total
 
 

@@ -25,6 +25,16 @@ class Resampled:
 
     References:
         Rubin (1988), *Using the SIR algorithm to simulate posterior distributions*.
+
+    Example:
+        Of two draws the second has three times the weight.
+
+        >>> layout = Layout(0, (), 1.0, {}, {}, ())
+        >>> weights, values = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0])
+        >>> resampled = Resampled(1000)
+        >>> resampled.add(Particles(weights.log(), torch.zeros(2), values={"z": values}), layout)
+        >>> resampled.values["z"].mean()
+        tensor(0.7460)
     """
 
     def __init__(self, num_samples: int) -> None:
@@ -37,8 +47,8 @@ class Resampled:
         log_weights = particles.log_weights
         log_sum = torch.logsumexp(log_weights, 0)
         total = log_sum if self._log_sum is None else torch.logaddexp(self._log_sum, log_sum)
-        normal = torch.softmax(log_weights, 0).movedim(0, -1)
-        chosen = torch.distributions.Categorical(normal).sample((self.num_samples,))
+        shares = torch.softmax(log_weights, 0).nan_to_num(1.0).movedim(0, -1)  # any, where all 0
+        chosen = torch.distributions.Categorical(shares).sample((self.num_samples,))
         replace = torch.rand_like(total.expand(chosen.shape)) < (log_sum - total).exp()
         for name, value in particles.values.items():
             old = self.values.get(name)
