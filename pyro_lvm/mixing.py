@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from pyro_lvm.distributions.normals import is_normal, mapped_normal
+from pyro_lvm.distributions.mapped import mapped
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.tracing import Draw, Recorder, Site
 
@@ -187,8 +187,9 @@ class GuideRows(Rows):
         return len(fn.batch_shape) > self.max_plate_nesting + 1
 
     def _drawn(self, fn: Any) -> Tensor:
-        """Of a Normal in each particle's own row alone; of others in all, and one is kept."""
-        value: Tensor = mapped_normal(fn, self._own)() if is_normal(fn) else self._own(fn())
+        """In each particle's own row alone; of what has no known row, in all of them."""
+        own = mapped(fn, self._own)
+        value: Tensor = self._own(fn()) if own is None else own()
         return value
 
     def _own(self, rows: Tensor) -> Tensor:  # (S, K or 1, *rest) -> (K, *rest)

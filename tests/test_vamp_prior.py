@@ -298,6 +298,15 @@ def test_guide_without_a_posterior() -> None:
         VampPrior(flow, torch.rand(4, 6))
 
 
+def test_posterior_that_is_no_normal() -> None:
+    class Sharp(AmortizedNormal):
+        def posterior(self, x: Tensor) -> dict[str, Any]:
+            return {"z": dist.Laplace(x[:, :2], 1.0).to_event(1)}
+
+    with explained(ProgramError, "guide", "is a Normal", "Independent", "AmortizedNormal"):
+        VampPrior(Sharp(in_features=6, latent_features=2), torch.rand(4, 6))()
+
+
 def test_site_that_the_guide_has_not() -> None:
     guide = AmortizedNormal(in_features=6, latent_features={"z1": 4, "z2": 2})
     with explained(ProgramError, "site", "'z'", "['z1', 'z2']", "site='z1'"):

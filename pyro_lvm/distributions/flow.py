@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -48,6 +48,7 @@ class FlowDistribution(TorchDistribution):
 
     Args:
         flow: a ``zuko.distributions.NormalizingFlow`` over vectors.
+        given: what made it: a function of a context ``(*batch, context_features)``, and that.
         validate_args: whether ``log_prob`` checks its values; Pyro's default if left out.
 
     Example:
@@ -63,14 +64,24 @@ class FlowDistribution(TorchDistribution):
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, flow: Any, *, validate_args: bool | None = None) -> None:
+    def __init__(
+        self,
+        flow: Any,
+        *,
+        given: tuple[Callable[[Tensor], FlowDistribution], Tensor] | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
         self._flow = flow
+        self.given = given
         self._drawn: tuple[Tensor, Tensor] | None = None
         super().__init__(flow.batch_shape, flow.event_shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
-        expanded = self._flow.expand(Size(batch_shape))
-        return FlowDistribution(expanded, validate_args=self._validate_args)
+        shape, given = Size(batch_shape), self.given
+        if given is not None:
+            given = given[0], given[1].expand(*shape, -1)
+        expanded = self._flow.expand(shape)
+        return FlowDistribution(expanded, given=given, validate_args=self._validate_args)
 
     def rsample(self, sample_shape: Any = _NO_SHAPE) -> Tensor:  # (*sample, *batch, event)
         noise = self._flow.base.rsample(sample_shape)
@@ -187,8 +198,9 @@ class ConditionalFlow(nn.Module):
             )
         if context is None:
             return FlowDistribution(self.flow())
+        context = widen(context)
         with _without_autocast(context):
-            return FlowDistribution(self.flow(widen(context)))
+            return FlowDistribution(self.flow(context), given=(self, context))
 
 
 def _without_autocast(like: Tensor) -> torch.autocast:

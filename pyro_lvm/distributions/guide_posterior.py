@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_lvm.distributions.normals import mapped_normal
+from pyro_lvm.distributions.mapped import mapped
 from pyro_lvm.errors import ProgramError, explain
 
 __all__ = ["GuidePosterior"]
@@ -52,9 +52,13 @@ class GuidePosterior(nn.Module):
             found = f"{list(posterior)}"
             raise ProgramError(explain("site", f"'{self.site}', of the guide", found, hint))
         shape = inputs.shape[:-1]
-        given: TorchDistribution
-        given = mapped_normal(posterior[self.site], lambda parameter: parameter.unflatten(0, shape))
-        return given
+        given = mapped(posterior[self.site], lambda parameter: parameter.unflatten(0, shape))
+        if given is None:
+            hint = "Use a guide such as AmortizedNormal."
+            found = type(posterior[self.site]).__name__
+            raise ProgramError(explain("guide", "a posterior that is a Normal", found, hint))
+        reshaped: TorchDistribution = given
+        return reshaped
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GuidePosterior:
         """What ``to``, ``cuda`` and ``double`` do: to the guide as well."""
