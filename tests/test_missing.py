@@ -15,6 +15,7 @@ from explained import explained
 from pyro.infer import SVI
 from torch import Tensor, nn
 
+import pyro_lvm
 from pyro_lvm.distributions import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -455,6 +456,23 @@ def test_fitting_a_frame() -> None:
         assert IWAE(5).bound(model, guide, x).mean() > before + 1
 
 
+@pytest.mark.parametrize("method", ["sir", "mean"])
+def test_from_a_frame_to_completed_frames(method: str) -> None:
+    """Trained by ``fit``: cells are filled with what their columns can have, rows of holes too."""
+    original = pd.concat([frame()] * 4, ignore_index=True)
+    x = schema().encode(original)
+    model = Incomplete(VAE(7, 2, (8,), schema().likelihood()))
+    guide = AmortizedNormal(TableEncoder(schema(), (8,)), encoder_features=8, latent_features=2)
+    pyro_lvm.fit(model, guide, x, IWAE(5), max_steps=2, allow_nan=True, progress=False)
+    imputed = pyro_lvm.impute(model, guide, x, num_samples=3, num_particles=50, method=method)
+    for values in imputed.values:
+        completed = schema().fill(original, values)
+        assert completed.notna().all(axis=None)
+        assert (completed.dtypes == original.dtypes).all()
+        assert (completed["visits"] >= 0).all()
+        assert (completed["income"] > 0).all()
+
+
 BAD: dict[str, tuple[Any, tuple[str, str, str, str]]] = {
     "never observed": (
         {"a": [1.0, 2.0], "b": [np.nan, np.nan]},
@@ -488,6 +506,10 @@ def test_names_and_kinds_that_do_not_fit() -> None:
         Schema.of(frame(), {"z": "real"})
     with explained(ProgramError, "kinds", "'real'", "'reel'", "kinds="):
         Schema.of(frame(), {"height": "reel"})
+    with explained(DataError, "column 'place'", "integer", "category", "Convert"):
+        Schema.of(frame(), {"place": "real"})
+    with explained(DataError, "column 'visits'", "0 or 1", "3 in row 'a' (2 of 5 cells)", "kinds="):
+        Schema.of(frame(), {"visits": "binary"})
     with explained(DataError, "column 'change'", "above 0", "-3 in row 'a'", "kinds="):
         Schema.of(frame(), {"change": "positive"})
 

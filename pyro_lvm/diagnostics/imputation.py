@@ -92,7 +92,7 @@ def impute(
 
     References:
         Mattei, Frellsen (2019), *MIWAE: deep generative modelling and imputation of incomplete
-        data sets*, arXiv:1812.02633, section 3, single and multiple imputation.
+        data sets*, arXiv:1812.02633, for single and multiple imputation.
         Rubin (1987), *Multiple imputation for nonresponse in surveys*.
 
     Example:

@@ -26,7 +26,7 @@ class OrdinalLikelihood(Likelihood):
     References:
         McCullagh (1980), *Regression models for ordinal data*, JRSS B 42(2).
         Nazabal, Olmos, Ghahramani, Valera (2018), *Handling incomplete heterogeneous data using
-        VAEs*, arXiv:1807.03653, section 2.2; there the cut points depend on the latents too.
+        VAEs*, arXiv:1807.03653; there the cut points depend on the latents too.
 
     Args:
         features: number of columns, D.

@@ -87,17 +87,16 @@ class RealColumn(Column):
         """With the mean and scale of the observed cells.
 
         Raises:
-            DataError: a constant column, infinite cells, or under ``log`` cells below 0.
+            DataError: a constant column, infinite cells, or under ``log`` ones not above 0.
         """
         raw = cls(series.name, series.dtype, 0.0, 1.0, log).numbers(series)
         mean, scale = float(np.nanmean(raw)), float(np.nanstd(raw))
         if np.nanmax(raw) == np.nanmin(raw):
-            hint = "Drop constant columns."
             where, found = (
                 f"column {series.name!r}",
                 f"{series.dropna().tolist()[0]!r} in all cells",
             )
-            raise DataError(explain(where, "values that vary", found, hint))
+            raise DataError(explain(where, "values that vary", found, "Drop constant columns."))
         return cls(series.name, series.dtype, mean, scale, log)
 
     def numbers(self, series: Any) -> Numbers:
@@ -137,7 +136,9 @@ class BinaryColumn(Column):
     """False and True as 0 and 1."""
 
     def numbers(self, series: Any) -> Numbers:
-        return _floats(series)
+        raw = _floats(series)
+        self.check(series, (raw == 0) | (raw == 1), "0 or 1")
+        return raw
 
     def restored(self, numbers: Numbers) -> Any:
         return _as_dtype(np.round(numbers), self)

@@ -55,7 +55,7 @@ class Incomplete(nn.Module):
 
     References:
         Mattei, Frellsen (2019), *MIWAE: deep generative modelling and imputation of incomplete
-        data sets*, arXiv:1812.02633, equations 2 to 4.
+        data sets*, arXiv:1812.02633.
 
     Args:
         model: generative program with sites observed by ``obs=``.

@@ -104,7 +104,7 @@ def mnar(x: Tensor, rate: float = 0.5, *, slope: float = 2.0, seed: int = 0) -> 
 
     References:
         Ipsen, Mattei, Frellsen (2021), *not-MIWAE: deep generative modelling with missing not at
-        random data*, arXiv:2006.12871, section 3.
+        random data*, arXiv:2006.12871.
 
     Example:
         >>> x = torch.randn(1000, 1)

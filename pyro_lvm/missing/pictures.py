@@ -134,7 +134,7 @@ def arbitrary(x: Tensor, *, seed: int = 0) -> Tensor:
 
     References:
         Ivanov, Figurnov, Vetrov (2019), *Variational autoencoder with arbitrary conditioning*,
-        arXiv:1806.02382, section 5.
+        arXiv:1806.02382.
 
     Example:
         >>> arbitrary(torch.zeros(6, 8, 8)).shape

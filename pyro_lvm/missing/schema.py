@@ -20,12 +20,11 @@ __all__ = ["KINDS", "Schema"]
 
 KINDS: dict[str, Callable[[Any], Column]] = {
     "binary": lambda series: BinaryColumn(series.name, series.dtype),
-    "class": lambda series: ClassColumn(series.name, series.dtype),
     "count": lambda series: CountColumn(series.name, series.dtype),
     "positive": lambda series: RealColumn.of(series, log=True),
     "real": RealColumn.of,
 }
-"""From a series with a name to its column."""
+"""From a series of numbers to its column."""
 
 
 class Schema:
@@ -37,7 +36,7 @@ class Schema:
 
     References:
         Nazabal, Olmos, Ghahramani, Valera (2018), *Handling incomplete heterogeneous data
-        using VAEs*, arXiv:1807.03653, section 2.2.
+        using VAEs*, arXiv:1807.03653.
 
     Args:
         columns: from left to right.
@@ -78,19 +77,18 @@ class Schema:
 
         Args:
             frame: a ``pandas.DataFrame``, with NaN, None or NA anywhere.
-            kinds: for columns whose dtype does not tell: "real", "positive" (real, modelled by
-                its logarithm), "count", "binary" or "class", by name.
+            kinds: of columns of numbers whose dtype does not tell, by name: "real", "positive"
+                (real, modelled by its logarithm), "count" or "binary".
 
         Raises:
             DataError: no rows or columns, a name twice, an unknown one in ``kinds``, a column
-                without any observed cell, a constant real one, or a dtype without a kind.
+                without any observed cell, a constant real one, a dtype without a kind, or
+                values that the kind cannot have.
             ProgramError: an unknown kind.
         """
-        _check_frame(frame, kinds or {})
-        chosen = {**{name: _kind(frame[name]) for name in frame}, **(kinds or {})}
-        for kind in chosen.values():
-            check_choice("kinds", kind, KINDS)
-        return cls([KINDS[chosen[name]](frame[name]) for name in frame])
+        kinds = kinds or {}
+        _check_frame(frame, kinds)
+        return cls([_column(frame[name], kinds.get(name)) for name in frame])
 
     def __len__(self) -> int:
         """Number of columns, D."""
@@ -159,19 +157,25 @@ def _family(column: Column) -> tuple[int, bool]:
     return column.num_classes, bool(getattr(column.dtype, "ordered", False))
 
 
+def _column(series: Any, kind: str | None) -> Column:
+    if isinstance(series.dtype, pd.CategoricalDtype) and kind is None:
+        return ClassColumn(series.name, series.dtype)
+    if not pd.api.types.is_numeric_dtype(series.dtype):  # so are booleans
+        hint = "Convert it, to numbers or by frame[name].astype('category'), or drop it."
+        expected = "a float, integer, boolean or (without a kind) category dtype"
+        raise DataError(explain(f"column {series.name!r}", expected, str(series.dtype), hint))
+    kind = kind or _kind(series)
+    check_choice("kinds", kind, KINDS)
+    column = KINDS[kind](series)
+    column.numbers(series)  # raises for values that the kind cannot have
+    return column
+
+
 def _kind(series: Any) -> str:
-    dtype = series.dtype
-    if isinstance(dtype, pd.CategoricalDtype):
-        return "class"
-    if pd.api.types.is_bool_dtype(dtype):
+    if pd.api.types.is_bool_dtype(series.dtype):
         return "binary"
-    if pd.api.types.is_integer_dtype(dtype):
-        return "count" if series.min() >= 0 else "real"
-    if pd.api.types.is_float_dtype(dtype):
-        return "real"
-    hint = "Convert it, to numbers or by frame[name].astype('category'), or drop it."
-    expected = "a float, integer, boolean or category dtype"
-    raise DataError(explain(f"column {series.name!r}", expected, str(dtype), hint))
+    is_count = pd.api.types.is_integer_dtype(series.dtype) and series.min() >= 0
+    return "count" if is_count else "real"
 
 
 def _check_frame(frame: Any, kinds: Mapping[Hashable, str]) -> None:

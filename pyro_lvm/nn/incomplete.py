@@ -21,7 +21,7 @@ class ZeroImputing(nn.Module):
 
     References:
         Nazabal, Olmos, Ghahramani, Valera (2018), *Handling incomplete heterogeneous data using
-        VAEs*, arXiv:1807.03653, section 3.2 for the zeros.
+        VAEs*, arXiv:1807.03653, for the zeros.
 
     Args:
         encoder: takes twice as many features (channels of pictures): the data, then the mask,
@@ -65,8 +65,7 @@ class SetEncoder(nn.Module):
 
     References:
         Ma, Tschiatschek, Palla, Hernandez-Lobato, Nowozin, Zhang (2019), *EDDI: efficient
-        dynamic discovery of high-value information with partial VAE*, arXiv:1809.11142,
-        section 3.2.
+        dynamic discovery of high-value information with partial VAE*, arXiv:1809.11142.
         Qi, Su, Mo, Guibas (2017), *PointNet*, arXiv:1612.00593.
 
     Args:
