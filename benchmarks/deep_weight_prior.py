@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kept = Kept(RESULTS / "deep_weight_prior.json" if options.save else None)
     learned = learned_priors(options.sources, options.epochs, options.prior_steps)
     digits = mnist(binarization=None)
-    for seed, *chosen in tqdm(list(product(range(options.seeds), PRIORS, STARTS, options.sizes))):
+    for *chosen, seed in tqdm(list(product(PRIORS, STARTS, options.sizes, range(options.seeds)))):
         name = key(*chosen, seed, options.steps)
         if name not in kept.runs:
             kept.add(name, run(digits, learned, chosen, seed, options.steps))

@@ -22,8 +22,8 @@ __all__ = ["BayesianConvNet"]
 class BayesianConvNet(PyroModule):
     r"""Classes of square pictures, by convolutions whose kernels are latent.
 
-    Every k by k kernel, one for each pair of an output and an input channel, is independent of
-    the others given nothing, and has the prior of its layer: Normal, or that of a decoder,
+    The k by k kernels, one for each pair of an output and an input channel, are independent
+    and have the prior of their layer: Normal, or that of a decoder,
 
     .. math:: p(w) = \int p(w \mid h) \, N(h; 0, I) \, dh
 
