@@ -17,6 +17,7 @@ from pyro_lvm.guides import (
     AmortizedFlow,
     AmortizedNormal,
     AutoregressiveGuide,
+    DendriticSpikeGuide,
     HierarchicalNormal,
     ImplicitGuide,
     KernelPosterior,
@@ -32,7 +33,7 @@ from pyro_lvm.parameters import allow_local_parameters
 from pyro_lvm.testing import ContractError, check_guide, discover
 
 GUIDES = discover("pyro_lvm.guides")
-OF_OTHER_DATA = {KernelPosterior, SemiImplicitWeights, SpikeGuide}  # of none, of traces
+OF_OTHER_DATA = {DendriticSpikeGuide, KernelPosterior, SemiImplicitWeights, SpikeGuide}
 TWO = {"z1": 3, "z2": 2}
 
 
