@@ -131,6 +131,13 @@ def test_a_mask_follows_its_seed_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MASKS)
+def test_a_mask_is_the_same_in_any_precision(name: str, float64: torch.dtype) -> None:
+    """But for entries whose probability is within rounding of their uniform number: none here."""
+    x = torch.randn(SHAPES[name])
+    assert torch.equal(MASKS[name](x), MASKS[name](x.float()))
+
+
+@pytest.mark.parametrize("name", MASKS)
 def test_what_is_missing_is_never_observed(name: str) -> None:
     x = torch.randn(SHAPES[name])
     x[::2, 0] = NAN

@@ -31,7 +31,7 @@ def pixel(x: Tensor, rate: float = 0.5, *, seed: int = 0) -> Tensor:
 
     Example:
         >>> pixel(torch.zeros(50, 3, 8, 8), rate=0.9).float().mean()
-        tensor(0.1006)
+        tensor(0.1056)
     """
     check_rate(rate)
     height, width = _size(x)
@@ -54,9 +54,9 @@ def block(x: Tensor, height: int, width: int, *, seed: int = 0) -> Tensor:
 
     Example:
         >>> block(torch.zeros(1, 3, 4), 2, 2, seed=1).int()
-        tensor([[[1, 1, 1, 1],
+        tensor([[[0, 0, 1, 1],
                  [0, 0, 1, 1],
-                 [0, 0, 1, 1]]], dtype=torch.int32)
+                 [1, 1, 1, 1]]], dtype=torch.int32)
     """
     rows, columns = _size(x)
     if not (1 <= height <= rows and 1 <= width <= columns):
@@ -79,8 +79,8 @@ def half(x: Tensor, *, seed: int = 0) -> Tensor:
 
     Example:
         >>> half(torch.zeros(1, 2, 4), seed=1).int()
-        tensor([[[1, 1, 1, 1],
-                 [0, 0, 0, 0]]], dtype=torch.int32)
+        tensor([[[0, 0, 1, 1],
+                 [0, 0, 1, 1]]], dtype=torch.int32)
     """
     rows, columns = _size(x)
     sizes = torch.tensor([[rows, columns // 2], [rows // 2, columns]], device=x.device)
