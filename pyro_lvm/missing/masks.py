@@ -124,7 +124,8 @@ def uniform(shape: Sequence[int], like: Tensor, seed: int) -> Tensor:
 
 
 def _normal(shape: Sequence[int], like: Tensor, seed: int) -> Tensor:
-    return torch.special.ndtri(uniform(shape, like, seed)).to(like)
+    drawn: Tensor = torch.special.ndtri(uniform(shape, like, seed))
+    return drawn.to(like)
 
 
 def check_rate(rate: float) -> None:
