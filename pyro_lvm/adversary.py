@@ -79,7 +79,12 @@ class Adversary:
         """The sites given, or those without a density, or else all that the guide draws."""
         drawn = [n for n, site in guide.items() if n in model and not site.is_observed]
         implicit = [n for n in drawn if is_implicit(guide[n].fn) or is_implicit(model[n].fn)]
-        return implicit or drawn if self.sites is None else self.sites
+        if self.sites is None:
+            return implicit or drawn
+        if unknown := sorted(set(self.sites) - set(drawn)):
+            hint = "Name sites that both programs sample, or leave sites= out."
+            raise ProgramError(explain("sites", f"some of {drawn}", repr(unknown[0]), hint))
+        return self.sites
 
     def __call__(
         self, values: Mapping[str, Tensor], model: Sites, guide: Sites, args: Any, kwargs: Any
@@ -90,6 +95,7 @@ class Adversary:
         self._follow(now.draws)
         if self.rate is not None and self.optimizer is not None:
             self._learn(covered, now, context)
+        self.average.eval()  # in training mode spectral norm moves its vectors
         return self._logits(self.average, now.draws, context) + now.offset
 
     @torch.no_grad()
@@ -100,6 +106,7 @@ class Adversary:
         context = self._context(args, kwargs)
         now = self.contrast(self._covered(values, model, guide))
         self._follow(now.draws)
+        self.average.eval()
         real, fake = (self._logits(self.average, z, context) for z in (now.draws, now.others))
         return real, fake
 
@@ -135,7 +142,7 @@ class Adversary:
 
     @torch.enable_grad()
     def _step(self, draws: Tensor, others: Tensor, context: Any) -> None:
-        self.discriminator.requires_grad_(True)
+        self.discriminator.requires_grad_(True).train()
         others = others.requires_grad_(self.r1 > 0)
         real = self._logits(self.discriminator, draws, context)
         fake = self._logits(self.discriminator, others, context)

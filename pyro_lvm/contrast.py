@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from pyro_lvm.densities import log_prob
-from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.distributions.implicit import is_implicit
+from pyro_lvm.errors import DensityError, ProgramError, explain
 from pyro_lvm.tracing import Site
 
 __all__ = ["CONTRASTS", "Contrast", "Covered", "adaptive", "prior"]
@@ -96,12 +97,26 @@ def adaptive(covered: Covered, num_draws: int = 64) -> Contrasted:
     sample = covered.fresh(covered.guide, count).flatten(0, 1)  # (draws, *plates, features)
     mean, scale = sample.mean(0), sample.std(0) + torch.finfo(sample.dtype).eps
     log_r = Normal(mean, scale).log_prob(draws).sum(-1)
+    for site in covered.model:
+        if is_implicit(site.fn):
+            raise _no_prior(site)
     sites = zip(covered.model, covered.values, strict=True)
     log_p = reduce(add, [log_prob(site, value) for site, value in sites])
     return Contrasted((draws - mean) / scale, torch.randn_like(draws), log_r - log_p)
 
 
 CONTRASTS: dict[str, Contrast] = {"prior": prior, "adaptive": adaptive}
+
+
+def _no_prior(site: Site) -> DensityError:
+    return DensityError(
+        explain(
+            f"site '{site.name}'",
+            "a prior with a density, which contrast='adaptive' scores",
+            "Implicit: it can be drawn from, and has no density",
+            "Pass contrast='prior'.",
+        )
+    )
 
 
 def _depends(site: Site, program: str, hint: str) -> ProgramError:

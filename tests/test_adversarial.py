@@ -18,6 +18,7 @@ from pyro_lvm.adversarial import AdversarialObjective
 from pyro_lvm.diagnostics import sample_posterior, to_inference_data
 from pyro_lvm.distributions import Implicit
 from pyro_lvm.errors import DensityError, ProgramError
+from pyro_lvm.nn import Discriminator
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import AAE, AVB, ELBO, IWAAE, IWAE, IWAVB
 from pyro_lvm.weights import pareto_khat
@@ -232,6 +233,16 @@ def test_values_do_not_train_it() -> None:
     assert str(objective.ratio.state_dict()) == str(state)
 
 
+def test_values_leave_spectral_norm_alone() -> None:
+    discriminator = Discriminator(1, context_features=1, spectral_norm=True).double()
+    objective, guide = AVB(discriminator, 3, context=lambda x: x[:, None]), Guide()
+    state = str(objective.ratio.state_dict())
+    objective.bound(model, guide, X)
+    assert str(objective.ratio.state_dict()) == state
+    objective.differentiable_loss(model, guide, X)
+    assert str(objective.ratio.state_dict()) != state
+
+
 def test_programs_step_never_moves_it() -> None:
     """The programs' backward leaves no gradient in the discriminator."""
     objective, guide = AVB(Quadratic(), 3, num_discriminator_steps=0), Guide()
@@ -363,6 +374,21 @@ def test_discriminator_of_another_shape() -> None:
 def test_bad_arguments(options: dict[str, Any], texts: tuple[str, str, str, str]) -> None:
     with explained(ProgramError, *texts):
         AVB(Exact(), **options)
+
+
+def test_unknown_site() -> None:
+    with explained(ProgramError, "sites", "['z']", "'y'", "both programs"):
+        AVB(Exact(), sites=["z", "y"]).loss(model, Guide(), X)
+
+
+def test_adaptive_contrast_of_an_implicit_prior() -> None:
+    def by_samples(x: Tensor) -> None:
+        prior = Implicit(lambda shape: torch.randn((*shape, 1)), event_dim=1, shape=(1,))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", prior)
+
+    with explained(DensityError, "'z'", "a prior with a density", "Implicit", "contrast='prior'"):
+        AVB(Exact(), contrast="adaptive").loss(by_samples, Guide(), X)
 
 
 def test_a_prior_that_depends_on_another_latent() -> None:
