@@ -67,6 +67,7 @@ class LinearGaussianModel(PyroModule):
         x = as_batch(x, self.in_features, like=self.mean)
         scaled = self.loading / self.noise_scale[:, None] ** 2
         precision = torch.eye(scaled.shape[1]).to(scaled) + self.loading.T @ scaled
+        precision = (precision + precision.mT) / 2  # rounding leaves it a little asymmetric
         origin = torch.zeros_like(precision[0])
         tril = dist.MultivariateNormal(origin, precision_matrix=precision).scale_tril
         return dist.MultivariateNormal((x - self.mean) @ scaled @ tril @ tril.T, scale_tril=tril)
