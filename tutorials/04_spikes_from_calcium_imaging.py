@@ -136,7 +136,7 @@ _ = axes.set(xlabel="time (s)", ylabel="dF/F", title=traces.names[0])
 #   trace and the better ones, weighed by how well they explain the trace, teach guide and model.
 #
 # Dreams cover all the trains that could have made a trace. A factorised guide trained on the ELBO
-# would rather drop some, and be too sure.
+# would rather drop some, and be too sure; that is not shown here.
 
 # %%
 AMPLITUDE, DECAY = 0.35, 0.7  # dF/F and s, read off the traces
@@ -217,7 +217,7 @@ plot_spikes(traces, draws, 3, fitted=denoised, start=5.0, seconds=12.0)
 
 # %% [markdown]
 # Nothing had to be done about the gap. At its edge the guide puts a few spikes, in about a tenth
-# of the draws, for which the trace gives no reason: gaps are rare in what it has learnt from.
+# of the draws, for which the trace gives no reason: it has learnt from one gap only.
 #
 # ## How sure, and rightly so?
 #
@@ -373,7 +373,7 @@ metrics("second, never seen", probabilities, later.spikes, later.rate)
 #
 # The comparison is not quite level. OASIS works on each test cell by itself, and the unit of its
 # count ratio is each cell's true height. The guide has learnt from ten other cells of the same
-# kind, by the very model that made them, which was told a height and a decay. On real cells no
+# kind, by the very model that made them, and that was told a height and a decay. On real cells no
 # model is the true one.
 #
 # ## For ArviZ
@@ -497,13 +497,14 @@ else:
 # ## What was not checked
 #
 # - All numbers above are of twenty simulated cells of one kind, recorded for 33 seconds, and of
-#   one seed each. They fire about once a second, independently from frame to frame; bursts are
-#   harder.
+#   one seed each. They fire about once a second, independently from frame to frame; bursts were
+#   not tried.
 # - The model that made the cells is the one that was fitted. Real indicators saturate and bind
 #   several calcium ions at once (`SaturatingCalcium`, `PhysiologicalCalcium`), real noise is not
 #   white, and there is neuropil. How guides fare then is for the benchmark with real cells to say.
 # - A frame holds one spike at most. At low frame rates or high firing rates that is too few.
-# - The height was told. How wrong it may be was tried at one other value, by a command that
-#   differs in the decay, the rise and the number of steps too.
+# - The height and the decay that were told lie in the middle of those that the simulation draws
+#   from. How wrong they may be was tried at one other value, by a command that differs in the
+#   rise, the learning rate and the number of steps too.
 # - Correlations of neighbouring frames were compared for guides, not with an exact posterior; on
 #   windows short enough to enumerate, `benchmarks/spike_window.py` does that.
