@@ -5,10 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+from explained import explained
 from test_cli import refused
 
 from pyro_lvm.cli.main import main
+from pyro_lvm.cli.spikes import SpikesConfig, _model
+from pyro_lvm.data import Traces
+from pyro_lvm.errors import ProgramError
 
 RATE, FRAMES = 30.0, 240
 
@@ -33,6 +38,15 @@ def run(out: Path, *arguments: str) -> None:
     small = ("--train.steps", "2", "--num_samples", "3", "--num_particles", "2")
     short = ("--train.accelerator", "cpu", "--train.batch_size", "2", "--snippet", "2")
     assert main(["spikes", "--out", str(out), *small, *short, *arguments]) == 0
+
+
+def test_starts_of_the_model() -> None:
+    traces = Traces(0.03 * torch.randn(2, 100), rate=30.0)
+    model = _model(SpikesConfig(traces="", amplitude=0.35, decay=0.7), traces)
+    assert model.amplitude.tolist() == pytest.approx([0.35, 0.35])
+    assert model.decay.tolist() == pytest.approx([0.7, 0.7])
+    with explained(ProgramError, "decay", "above 0", "-1.0", "0.2"):
+        _model(SpikesConfig(traces="", decay=-1.0), traces)
 
 
 def table(path: Path) -> list[dict[str, str]]:

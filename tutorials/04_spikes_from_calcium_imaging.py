@@ -468,7 +468,7 @@ home.cleanup()
 # not see scale: in bins of 100 ms it is 0.91 in place of 0.97, in bins of a frame 0.64 in place of
 # 0.91. Training did not correct the start. So of all that is above, take the number of spikes with
 # the most caution, and look up or read off the height of a single transient, as was done for the
-# other run.
+# other run: `--amplitude 0.35 --decay 0.7` starts the command there.
 #
 # ## Real recordings
 #

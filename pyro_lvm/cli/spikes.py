@@ -18,7 +18,7 @@ from pyro_lvm.cli.spike_guides import at_rate_of, load_guide, save_guide
 from pyro_lvm.cli.spike_report import SpikeDraws, summary, write_spikes
 from pyro_lvm.data import Traces, delta_f, read_traces, snippets
 from pyro_lvm.guides import SpikeGuide
-from pyro_lvm.nn import check_size
+from pyro_lvm.nn import check_positive, check_size
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import ReweightedWakeSleep
 from pyro_lvm.training import fit
@@ -50,6 +50,8 @@ class SpikesConfig(CommandConfig):
         raw: the traces are raw fluorescence, of which dF/F is taken first
         model: how fluorescence follows spikes
         indicator: whose rise, decay and size of transients the model starts at
+        amplitude: the size to start at, where it is known: dF/F of one spike (LinearCalcium)
+        decay: the decay to start at, in seconds
         guide: run directory of an earlier recording, whose guide is used as it is: no training
         posterior: factorised is fast; autoregressive knows that a spike is in one frame or the next
         insomnia: share of the recording itself, beside dreams, in what the guide learns from
@@ -67,6 +69,8 @@ class SpikesConfig(CommandConfig):
     raw: bool = False
     model: Literal["LinearCalcium", "SaturatingCalcium", "PhysiologicalCalcium"] = "LinearCalcium"
     indicator: Literal["gcamp6f", "gcamp6s"] = "gcamp6f"
+    amplitude: float | None = None
+    decay: float | None = None
     guide: str | None = None
     posterior: Literal["factorised", "autoregressive"] = "factorised"
     insomnia: float = 0.5
@@ -117,6 +121,10 @@ def _model(config: SpikesConfig, traces: Traces) -> Any:
     make = pick("models", config.model)
     model = make(traces.rate, config.indicator, num_cells=len(traces), **rises)
     model.start_at(traces.x)
+    for name in ("amplitude", "decay"):
+        if (given := getattr(config, name)) is not None:
+            start = check_positive(name, given, "0.2")
+            setattr(model, name, torch.full_like(getattr(model, name).detach(), start))
     return model
 
 
