@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import pyro
@@ -138,9 +139,9 @@ class FluorescenceModel(NoisyTraces):
         """Free calcium above rest, ``(*, B, *row_shape, T)`` as the spikes, in units of a spike."""
         return exponential_decay(spikes, self._row("decay", cell), self.rate)
 
+    @abstractmethod
     def response(self, *trains: Tensor, cell: Tensor | None = None) -> Tensor:  # (*, B, T)
         """dF/F that trains ``(*, B, T)`` cause, above the baseline."""
-        raise NotImplementedError
 
     def _train(self, name: str, num_frames: int, cell: Tensor | None) -> TorchDistribution:
         expected = self._row(name, cell) / self.rate
