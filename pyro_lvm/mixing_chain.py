@@ -22,6 +22,7 @@ from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.hmc import Point
 from pyro_lvm.layout import Layout
 from pyro_lvm.mixing import Rows
+from pyro_lvm.particles import folded
 from pyro_lvm.tracing import Program, Recorder, Site
 
 __all__ = ["MixingDensity"]
@@ -112,8 +113,8 @@ class MixingDensity:
 
     def _total(self, recorder: Recorder) -> Tensor:
         record_checked(self.guide, self.args, self.kwargs, recorder)
-        terms = [log_prob(s) for s in recorder.sites.values() if not s.is_observed]
-        return reduce(add, map(self.layout.fold, terms))
+        terms = {n: log_prob(s) for n, s in recorder.sites.items() if not s.is_observed}
+        return reduce(add, folded(self.layout, terms, self.layout.guide_scales).values())
 
 
 def _check_site(site: Site, value: Tensor, layout: Layout) -> None:

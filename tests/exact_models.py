@@ -1,4 +1,8 @@
-"""What holds for every model that knows its evidence and its posterior."""
+"""What holds for every model that knows its evidence and its posterior.
+
+Tolerances are rounding in float64: the filters and Cholesky factors behind some evidences lose
+up to half of its digits.
+"""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,7 @@
-"""The low-rank Normal against a dense one, with frames left out, in float64."""
+"""The low-rank Normal against a dense one, with frames left out, in float64.
+
+Tolerances of 1e-10 and below are rounding; the larger ones are of gradients.
+"""
 
 import pyro.distributions as dist
 import pytest

@@ -1,4 +1,7 @@
-"""Masks at their rates, models and encoders of incomplete data, tables and their columns."""
+"""Masks at their rates, models and encoders of incomplete data, tables and their columns.
+
+A tolerance of 1e-10 is rounding in float64; rates are held to their own standard errors.
+"""
 
 from collections.abc import Callable
 from functools import partial
