@@ -26,6 +26,8 @@ SCALE = 0.4
 NOISE = dist.Normal(0.0, 1.0)
 DRAWS = 512  # of each kind in a step
 STEPS = 3000
+MANY_DRAWS, FEWER_STEPS = 4096, 1500
+MANY = "plain, 4096 draws, rate from 1e-3 to 0"
 KINDS: dict[str, dict[str, Any]] = {
     "plain, rate 3e-4": {"discriminator_lr": 3e-4},
     "plain, rate 1e-3": {"discriminator_lr": 1e-3},
@@ -36,6 +38,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "spectral norm, rate 1e-3": {"discriminator_lr": 1e-3, "spectral_norm": True},
 }
 RUNS = {f"d = {size}, {kind}": (size, kind) for size in (2, 8, 16) for kind in KINDS}
+RUNS |= {f"d = {size}, {MANY}": (size, MANY) for size in (2, 8)}
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,13 @@ class Mixture:
         return log_q - dist.Normal(0.0, 1.0).log_prob(z).sum(-1)
 
 
-def _avb(size: int, spectral_norm: bool = False, **options: Any) -> AVB:
+def _avb(size: int, draws: int = DRAWS, spectral_norm: bool = False, **options: Any) -> AVB:
     discriminator = Discriminator(size, hidden=(128, 128), spectral_norm=spectral_norm)
-    return AVB(discriminator, DRAWS, context=lambda x: None, **options)
+    return AVB(discriminator, draws, context=lambda x: None, **options)
+
+
+def _falling(steps: int) -> dict[str, Any]:
+    return {"draws": MANY_DRAWS, "discriminator_lr": lambda step: 1e-3 * max(0.0, 1 - step / steps)}
 
 
 def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
@@ -74,8 +81,9 @@ def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
     pyro.set_rng_seed(seed)
     size, kind = RUNS[name]
     pair, x = Mixture(size), torch.zeros(1)
-    objective = _avb(size, **KINDS[kind])
-    for _ in range(steps or STEPS):
+    steps = steps or (FEWER_STEPS if kind == MANY else STEPS)
+    objective = _avb(size, **(_falling(steps) if kind == MANY else KINDS[kind]))
+    for _ in range(steps):
         objective.differentiable_loss(pair.model, pair.guide, x)
     true = pair.log_ratio(pair.draw(torch.Size([200_000]))).mean().item()
     bounds = torch.stack([objective.bound(pair.model, pair.guide, x) for _ in range(100)])
