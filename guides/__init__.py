@@ -10,6 +10,7 @@ from pyro_lvm.guides.hierarchical_normal import HierarchicalNormal
 from pyro_lvm.guides.implicit import ImplicitGuide
 from pyro_lvm.guides.kernel_encoder import KernelEncoder
 from pyro_lvm.guides.kernel_posterior import KernelPosterior
+from pyro_lvm.guides.ladder import LadderNormal
 from pyro_lvm.guides.semi_amortized import SemiAmortized
 from pyro_lvm.guides.semi_implicit import SemiImplicitGuide
 from pyro_lvm.guides.semi_implicit_weights import SemiImplicitWeights
@@ -26,6 +27,7 @@ __all__ = [
     "ImplicitGuide",
     "KernelEncoder",
     "KernelPosterior",
+    "LadderNormal",
     "SemiAmortized",
     "SemiImplicitGuide",
     "SemiImplicitWeights",

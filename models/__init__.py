@@ -6,6 +6,7 @@ from pyro_lvm.models.dendrite import DendriticCalcium
 from pyro_lvm.models.factor_analysis import FactorAnalysis
 from pyro_lvm.models.gaussian_mixture import GaussianMixture
 from pyro_lvm.models.hidden_markov import HiddenMarkov
+from pyro_lvm.models.hierarchical_vae import HierarchicalVAE
 from pyro_lvm.models.linear_gaussian_ssm import LinearGaussianSSM
 from pyro_lvm.models.linear_regression import BayesianLinearRegression
 from pyro_lvm.models.logistic_regression import BayesianLogisticRegression
@@ -21,6 +22,7 @@ __all__ = [
     "FactorAnalysis",
     "GaussianMixture",
     "HiddenMarkov",
+    "HierarchicalVAE",
     "LinearCalcium",
     "LinearGaussianSSM",
     "PhysiologicalCalcium",

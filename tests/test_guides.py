@@ -21,6 +21,7 @@ from pyro_lvm.guides import (
     HierarchicalNormal,
     ImplicitGuide,
     KernelPosterior,
+    LadderNormal,
     SemiAmortized,
     SemiImplicitGuide,
     SemiImplicitWeights,
@@ -28,6 +29,7 @@ from pyro_lvm.guides import (
 )
 from pyro_lvm.guides.covariance import COVARIANCES
 from pyro_lvm.models import VAE, FactorAnalysis
+from pyro_lvm.nn import TopDown
 from pyro_lvm.objectives import ELBO, IWAE
 from pyro_lvm.parameters import allow_local_parameters
 from pyro_lvm.testing import ContractError, check_guide, discover
@@ -47,6 +49,7 @@ def semi_amortized(**options: Any) -> SemiAmortized:
 VARIANTS: dict[str, Callable[..., Any]] = {
     **{guide.__name__: guide for guide in GUIDES if guide not in OF_OTHER_DATA},
     "SemiAmortized": semi_amortized,
+    "LadderNormal": lambda **k: LadderNormal(TopDown((4, 3, 2), hidden=(9,)), hidden=(9,), **k),
     "low_rank": lambda **k: AmortizedNormal(covariance="low_rank", rank=2, **k),
     "full": lambda **k: AmortizedNormal(latent_features=5, covariance="full", **k),
     "full-one-dim": lambda **k: AmortizedNormal(latent_features=1, covariance="full", **k),

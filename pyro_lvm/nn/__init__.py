@@ -3,22 +3,28 @@
 from pyro_lvm.nn.arguments import Hidden, check_choice, check_size, hidden_by_layer, named_sizes
 from pyro_lvm.nn.batches import as_batch, data_plate
 from pyro_lvm.nn.convolutions import ConvEncoder
+from pyro_lvm.nn.dense import BatchNorm, Dense
 from pyro_lvm.nn.discriminators import Discriminator
 from pyro_lvm.nn.incomplete import SetEncoder, ZeroImputing
 from pyro_lvm.nn.joining import joined
 from pyro_lvm.nn.networks import MLP, ConditionalNormal, diagonal_normal, positive_scale, widen
 from pyro_lvm.nn.over_time import OverTime
+from pyro_lvm.nn.top_down import NormalLayer, TopDown
 from pyro_lvm.nn.trace_discriminator import TraceDiscriminator
 from pyro_lvm.nn.trace_encoder import TraceEncoder, check_positive
 
 __all__ = [
     "MLP",
+    "BatchNorm",
     "ConditionalNormal",
     "ConvEncoder",
+    "Dense",
     "Discriminator",
     "Hidden",
+    "NormalLayer",
     "OverTime",
     "SetEncoder",
+    "TopDown",
     "TraceDiscriminator",
     "TraceEncoder",
     "ZeroImputing",
