@@ -5,7 +5,10 @@ from pyro_lvm.guides.amortized_categorical import AmortizedCategorical
 from pyro_lvm.guides.amortized_flow import AmortizedFlow
 from pyro_lvm.guides.amortized_normal import AmortizedNormal
 from pyro_lvm.guides.autoregressive import AutoregressiveGuide
+from pyro_lvm.guides.conditioning import ConditioningGuide
 from pyro_lvm.guides.dendritic_spikes import DendriticSpikeGuide
+from pyro_lvm.guides.gibbs import GibbsGuide
+from pyro_lvm.guides.gibbs_conditionals import GibbsConditionals
 from pyro_lvm.guides.hierarchical_normal import HierarchicalNormal
 from pyro_lvm.guides.implicit import ImplicitGuide
 from pyro_lvm.guides.kernel_encoder import KernelEncoder
@@ -22,7 +25,10 @@ __all__ = [
     "AmortizedFlow",
     "AmortizedNormal",
     "AutoregressiveGuide",
+    "ConditioningGuide",
     "DendriticSpikeGuide",
+    "GibbsConditionals",
+    "GibbsGuide",
     "HierarchicalNormal",
     "ImplicitGuide",
     "KernelEncoder",

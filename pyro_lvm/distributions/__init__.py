@@ -3,6 +3,7 @@
 from pyro_lvm.distributions.aggregated_prior import AggregatedPrior
 from pyro_lvm.distributions.autoregressive import Autoregressive, StepNetwork
 from pyro_lvm.distributions.categorical import CategoricalLikelihood
+from pyro_lvm.distributions.cells import Cells
 from pyro_lvm.distributions.entries import Entries
 from pyro_lvm.distributions.flow import ConditionalFlow, FlowDistribution
 from pyro_lvm.distributions.guide_posterior import GuidePosterior
@@ -17,7 +18,9 @@ from pyro_lvm.distributions.likelihoods import (
 from pyro_lvm.distributions.linear_gaussian_chain import LinearGaussianChain
 from pyro_lvm.distributions.low_rank_normal import LowRankNormal
 from pyro_lvm.distributions.mixed import Columns, MixedLikelihood
+from pyro_lvm.distributions.normal_mixture import NormalMixture
 from pyro_lvm.distributions.ordinal import OrdinalLikelihood
+from pyro_lvm.distributions.partly_known import PartlyKnown
 from pyro_lvm.distributions.semi_implicit_prior import SemiImplicitPrior
 from pyro_lvm.distributions.straight_through import (
     StraightThroughBernoulli,
@@ -30,6 +33,7 @@ __all__ = [
     "Autoregressive",
     "BernoulliLikelihood",
     "CategoricalLikelihood",
+    "Cells",
     "Columns",
     "ConditionalFlow",
     "Entries",
@@ -42,7 +46,9 @@ __all__ = [
     "LowRankNormal",
     "MixedLikelihood",
     "NegativeBinomialLikelihood",
+    "NormalMixture",
     "OrdinalLikelihood",
+    "PartlyKnown",
     "PoissonLikelihood",
     "SemiImplicitPrior",
     "StepNetwork",

@@ -10,9 +10,11 @@ from pyro_lvm.missing.columns import (
     CountColumn,
     RealColumn,
 )
+from pyro_lvm.missing.completed import Completed
 from pyro_lvm.missing.incomplete import Incomplete, hide, observed_part
 from pyro_lvm.missing.masks import mar, mcar, mnar
 from pyro_lvm.missing.pictures import arbitrary, block, half, pixel, rectangle
+from pyro_lvm.missing.random_masks import RandomMasks
 from pyro_lvm.missing.schema import Schema
 from pyro_lvm.missing.table_encoder import TableEncoder, TableFeatures
 
@@ -20,8 +22,10 @@ __all__ = [
     "BinaryColumn",
     "ClassColumn",
     "Column",
+    "Completed",
     "CountColumn",
     "Incomplete",
+    "RandomMasks",
     "RealColumn",
     "Schema",
     "TableEncoder",
