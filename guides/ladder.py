@@ -95,7 +95,7 @@ class LadderNormal(PyroModule):
         """One draw of each site, ``(B, size)``, top first, inside plate "data"."""
         evidence = self.evidence(x)
         top = self.top_down.top
-        with data_plate(len(x), self.num_data, like=self.heads[0].bias):
+        with data_plate(len(x), self.num_data, like=next(self.heads.parameters())):
             z = pyro.sample(top, evidence[top])
             draws = {top: z}
             for name, layer in self.top_down.downwards():
@@ -105,7 +105,7 @@ class LadderNormal(PyroModule):
 
     def evidence(self, x: Any) -> dict[str, dist.TorchDistribution]:
         """What the upward pass says of each layer: Normals of batch ``(B,)``, data first."""
-        d = as_batch(x, self.in_features, like=self.heads[0].bias)
+        d = as_batch(x, self.in_features, like=next(self.heads.parameters()))
         normals = {}
         for name, step, head in zip(self.latent_features, self.upward, self.heads, strict=True):
             d = step(d)

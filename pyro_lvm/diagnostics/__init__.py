@@ -2,6 +2,8 @@
 
 from pyro_lvm.diagnostics.ais import AIS
 from pyro_lvm.diagnostics.bridge import to_inference_data
+from pyro_lvm.diagnostics.collapse import CollapseReport, active_units, collapse_report
+from pyro_lvm.diagnostics.collapse_figure import plot_collapse
 from pyro_lvm.diagnostics.evidence import LogEvidence, log_evidence
 from pyro_lvm.diagnostics.figures import plot_khat
 from pyro_lvm.diagnostics.imputation import Imputations, impute
@@ -30,13 +32,16 @@ from pyro_lvm.weights import effective_sample_size, pareto_khat, pareto_smooth
 
 __all__ = [
     "AIS",
+    "CollapseReport",
     "CountCoverage",
     "Imputations",
     "LogEvidence",
     "RatioQuality",
     "Reliability",
     "Spread",
+    "active_units",
     "brier_score",
+    "collapse_report",
     "count_bias",
     "count_coverage",
     "count_ratio",
@@ -46,6 +51,7 @@ __all__ = [
     "pareto_khat",
     "pareto_smooth",
     "plot_calibration",
+    "plot_collapse",
     "plot_khat",
     "plot_sandwich",
     "plot_spikes",

@@ -30,7 +30,8 @@ class BatchNorm(nn.BatchNorm1d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+        rows: Tensor = super().forward(x.flatten(0, -2))
+        return rows.unflatten(0, x.shape[:-1])
 
 
 class Dense(nn.Module):
