@@ -9,6 +9,7 @@ from pyro_lvm.data.fluorescence import delta_f, noise_level
 from pyro_lvm.data.frey_faces import frey_faces
 from pyro_lvm.data.mnist import mnist
 from pyro_lvm.data.omniglot import omniglot
+from pyro_lvm.data.pseudo_inputs import pseudo_inputs
 from pyro_lvm.data.registry import available, load
 from pyro_lvm.data.resampling import frame_counts, rebin, resample
 from pyro_lvm.data.splits import DataSplits
@@ -36,6 +37,7 @@ __all__ = [
     "mnist",
     "noise_level",
     "omniglot",
+    "pseudo_inputs",
     "read_traces",
     "rebin",
     "resample",
