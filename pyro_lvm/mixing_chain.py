@@ -21,7 +21,7 @@ from pyro_lvm.densities import check_repeatable, log_prob
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.hmc import Point
 from pyro_lvm.layout import Layout
-from pyro_lvm.mixing import Rows
+from pyro_lvm.mixing_rows import Rows
 from pyro_lvm.particles import folded
 from pyro_lvm.tracing import Program, Recorder, Site
 

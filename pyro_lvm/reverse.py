@@ -24,7 +24,7 @@ from torch import Tensor
 from pyro_lvm.checks import record_checked
 from pyro_lvm.densities import check_repeatable
 from pyro_lvm.errors import ProgramError, explain
-from pyro_lvm.mixing import Rows
+from pyro_lvm.mixing_rows import Rows
 from pyro_lvm.tracing import Program, Recorder, Site
 
 __all__ = ["ReverseRows", "reversed_rows"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -12,19 +13,13 @@ from torch import Tensor
 
 from pyro_lvm.annealing import Schedule
 from pyro_lvm.checks import is_imputed, record_checked
-from pyro_lvm.densities import guide_sites, log_prob
+from pyro_lvm.densities import check_repeatable, guide_sites, log_prob
 from pyro_lvm.errors import PlateError, ProgramError, explain
 from pyro_lvm.gradients import Draw
-from pyro_lvm.layout import Layout
-from pyro_lvm.mixing import (
-    GuideRows,
-    Marginal,
-    Mixing,
-    ModelRows,
-    Rows,
-    mixing_sites,
-    split_rows,
-)
+from pyro_lvm.layout import Layout, Scale
+from pyro_lvm.mixing import Marginal, Mixing, mixing_sites, split_rows
+from pyro_lvm.mixing_chunks import LaterDraws
+from pyro_lvm.mixing_rows import FreshRows, GuideRows, ModelRows, Rows
 from pyro_lvm.objective import Objective
 from pyro_lvm.particles import Particles, assembled, check_densities, check_runs, folded
 from pyro_lvm.tracing import Program, Recorder
@@ -77,13 +72,19 @@ def draw_mixed(
         ProgramError: mixing variables that cannot be averaged out.
         PlateError: they join the data of a minibatch in one density.
     """
-    rows = GuideRows(num_particles, max_plate_nesting, mixing)
+    rows = GuideRows(num_particles, max_plate_nesting, mixing.first)
     q = record_checked(guide, args, kwargs, rows)
-    p = run_model(model, args, kwargs, q, mixing)
+    p = run_model(model, args, kwargs, q, mixing.first)
     drawn = guide_sites(q.sites, p.sites)
     hidden = mixing_sites(q.sites, p.sites)
     log_q = {n: log_prob(s) for n, s in drawn.items() if n not in hidden}
-    return weighed(p, q, rows, log_q)
+    later_p = mixing.later(mixing.num_prior_mixing)
+    later_q = mixing.later(mixing.num_mixing)
+    if later_q:
+        check_repeatable(guide)
+    more_p = LaterDraws(model, args, kwargs, p.sites, p.again, later_p)
+    more_q = LaterDraws(guide, args, kwargs, drawn, partial(FreshRows, rows, p.given), later_q)
+    return weighed(p, q, rows, log_q, more_p, more_q)
 
 
 def run_model(model: Program, args: Any, kwargs: Any, q: Recorder, mixing: Mixing) -> ModelRows:
@@ -104,7 +105,14 @@ def run_model(model: Program, args: Any, kwargs: Any, q: Recorder, mixing: Mixin
     return p
 
 
-def weighed(p: ModelRows, q: Recorder, rows: Rows, log_q: Mapping[str, Tensor]) -> MixedParticles:
+def weighed(
+    p: ModelRows,
+    q: Recorder,
+    rows: Rows,
+    log_q: Mapping[str, Tensor],
+    more_p: LaterDraws | None = None,
+    more_q: LaterDraws | None = None,
+) -> MixedParticles:
     """Particles of two runs, what varies by row averaged.
 
     Args:
@@ -112,13 +120,15 @@ def weighed(p: ModelRows, q: Recorder, rows: Rows, log_q: Mapping[str, Tensor]) 
         q: the guide's.
         rows: knows which rows of ``log_q`` are whose; any, if none vary by row.
         log_q: terms by site, ``(S?, K or 1, *plates)`` nats.
+        more_p: further draws of the model's mixing variables, and
+        more_q: of the guide's.
     """
     model_sites = {n: s for n, s in p.sites.items() if not is_imputed(s) or n in p.given}
     layout = Layout.of(model_sites, guide_sites(q.sites, p.sites), q.max_plate_nesting)
     hidden = mixing_sites(p.sites, q.sites)
     log_p = {n: log_prob(s) for n, s in model_sites.items() if n not in hidden}
-    p_parts, log_prior = _averaged(folded(layout, log_p, layout.model_scales), p, layout)
-    q_parts, log_guide = _averaged(folded(layout, log_q, layout.guide_scales), rows, layout)
+    p_parts, log_prior = _averaged(log_p, p, layout, layout.model_scales, more_p)
+    q_parts, log_guide = _averaged(log_q, rows, layout, layout.guide_scales, more_q)
     particles = assembled(p, q, layout, p_parts, q_parts, p.count)
     return MixedParticles(**vars(particles), log_prior=log_prior, log_guide=log_guide)
 
@@ -157,14 +167,20 @@ def _check_reached(particles: MixedParticles) -> None:
 
 
 def _averaged(
-    parts: Mapping[str, Tensor], rows: Rows, layout: Layout
+    terms: Mapping[str, Tensor],
+    rows: Rows,
+    layout: Layout,
+    scales: Mapping[str, Scale],
+    more: LaterDraws | None,
 ) -> tuple[dict[str, Tensor], Marginal | None]:
     """Terms by site, those that vary by row averaged in one, and that one's rows."""
-    plain, names, by_row = split_rows(parts, len(layout.shape))
+    plain, names, by_row = split_rows(folded(layout, terms, scales), len(layout.shape))
     if by_row is None:
         return plain, None
     _check_whole(layout, names)
     marginal = rows.marginal(by_row)
+    if more:
+        marginal = marginal.joined(more.log_sums(names, layout, scales), sum(more.sizes))
     return {**plain, " + ".join(names): marginal.value}, marginal
 
 

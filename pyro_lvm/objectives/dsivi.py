@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_lvm.annealing import Schedule
 from pyro_lvm.errors import ProgramError, explain
-from pyro_lvm.mixing import Mixing, check_draws
+from pyro_lvm.mixing import Mixing, check_chunk, check_draws
 from pyro_lvm.semi_implicit import MixedParticles, SemiImplicitObjective
 from pyro_lvm.tracing import Program
 
@@ -45,6 +45,8 @@ class DSIVI(SemiImplicitObjective):
         share_mixing: one set of the guide's fresh draws for all particles of a datum.
         share_prior_mixing: one set of the model's draws for all particles and data, whose law
             must then be one for all data.
+        chunk_mixing: fresh draws of one run, of either program; all of them if left out. Memory
+            is then that of one chunk for any number, at one more run of the programs for each.
         beta: KL warm-up factor in the loss, a number or a function of the step.
         free_bits: floor of each latent site's mean KL in the loss, nats.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
@@ -86,6 +88,7 @@ class DSIVI(SemiImplicitObjective):
         num_prior_mixing: int = 50,
         share_mixing: bool = False,
         share_prior_mixing: bool = True,
+        chunk_mixing: int | None = None,
         beta: Schedule = 1.0,
         free_bits: float = 0.0,
         max_plate_nesting: int | None = None,
@@ -94,8 +97,9 @@ class DSIVI(SemiImplicitObjective):
         self.num_prior_mixing = check_draws("num_prior_mixing", num_prior_mixing, 1)
         self.share_mixing = share_mixing
         self.share_prior_mixing = share_prior_mixing
+        self.chunk_mixing = check_chunk(chunk_mixing)
         super().__init__(
-            Mixing(num_mixing, num_prior_mixing, share_mixing, share_prior_mixing),
+            Mixing(num_mixing, num_prior_mixing, share_mixing, share_prior_mixing, chunk_mixing),
             num_particles,
             gradient,
             beta=beta,
@@ -112,6 +116,7 @@ class DSIVI(SemiImplicitObjective):
         *args: Any,
         num_mixing: int = 100,
         num_particles: int = 100,
+        chunk_mixing: int | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         r"""Estimates from below and above of the evidence lower bound of a semi-implicit guide.
@@ -127,6 +132,7 @@ class DSIVI(SemiImplicitObjective):
             args: of both programs; ``kwargs`` too.
             num_mixing: J >= 1.
             num_particles: draws of z whose mean is taken.
+            chunk_mixing: mixing draws of one run; all of them if left out.
 
         Returns:
             Two tensors ``(*batch,)``, nats.
@@ -139,6 +145,7 @@ class DSIVI(SemiImplicitObjective):
             num_particles,
             num_mixing=check_draws("num_mixing", num_mixing, 1),
             share_mixing=True,
+            chunk_mixing=chunk_mixing,
         )
         particles = cast(MixedParticles, objective.particles(model, guide, *args, **kwargs))
         if particles.log_prior is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyro_lvm.annealing import Schedule
-from pyro_lvm.mixing import Mixing, check_draws
+from pyro_lvm.mixing import Mixing, check_chunk, check_draws
 from pyro_lvm.semi_implicit import SemiImplicitObjective
 
 __all__ = ["SIVI"]
@@ -35,6 +35,8 @@ class SIVI(SemiImplicitObjective):
         gradient: "reparam".
         num_mixing: J >= 0 fresh draws of the mixing variables, per particle and datum.
         share_mixing: one set of fresh draws for all particles of a datum.
+        chunk_mixing: fresh draws of one run; all of them if left out. Memory
+            is then that of one chunk for any number, at one more run of the guide for each.
         beta: KL warm-up factor in the loss, a number or a function of the step.
         free_bits: floor of each latent site's mean KL in the loss, nats.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
@@ -73,14 +75,16 @@ class SIVI(SemiImplicitObjective):
         *,
         num_mixing: int = 50,
         share_mixing: bool = False,
+        chunk_mixing: int | None = None,
         beta: Schedule = 1.0,
         free_bits: float = 0.0,
         max_plate_nesting: int | None = None,
     ) -> None:
         self.num_mixing = check_draws("num_mixing", num_mixing, 0)
         self.share_mixing = share_mixing
+        self.chunk_mixing = check_chunk(chunk_mixing)
         super().__init__(
-            Mixing(num_mixing, 0, share_mixing),
+            Mixing(num_mixing, 0, share_mixing, chunk=chunk_mixing),
             num_particles,
             gradient,
             beta=beta,

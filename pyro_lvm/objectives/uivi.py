@@ -14,8 +14,9 @@ from pyro_lvm.annealing import Schedule
 from pyro_lvm.checks import record_checked
 from pyro_lvm.densities import guide_sites, log_prob
 from pyro_lvm.hmc import transition
-from pyro_lvm.mixing import GuideRows, Mixing, check_draws, mixing_sites
+from pyro_lvm.mixing import Mixing, check_draws, mixing_sites
 from pyro_lvm.mixing_chain import MixingDensity
+from pyro_lvm.mixing_rows import GuideRows
 from pyro_lvm.particles import Part
 from pyro_lvm.semi_implicit import MixedParticles, SemiImplicitObjective, run_model, weighed
 from pyro_lvm.tracing import Program
