@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pyro_lvm.models.calcium_dynamics import relaxation, rise_and_decay
 from pyro_lvm.models.fluorescence import FluorescenceModel
 from pyro_lvm.models.indicators import INDICATORS
+from pyro_lvm.models.spike_heights import spike_heights
+from pyro_lvm.models.traces import as_traces
 
 __all__ = ["LinearCalcium", "PhysiologicalCalcium", "SaturatingCalcium"]
+
+_BEFORE = 0.15
+"""Seconds before a transient that show the level it rises from."""
 
 
 class LinearCalcium(FluorescenceModel):
@@ -92,6 +101,33 @@ class LinearCalcium(FluorescenceModel):
         )
         self.rises = rise
         self._learn(INDICATORS[indicator]["rising"] if rise else {})
+
+    def start_at(self, x: Any) -> None:
+        """Start baseline and noise as the base does, and the amplitude at that of the traces.
+
+        It is the height of their smaller isolated transients where noise lets them be seen, see
+        :func:`~pyro_lvm.models.spike_heights.spike_heights`; otherwise it stays as it is.
+
+        Args:
+            x: ``(num_cells, T)``, one trace of each cell.
+
+        Raises:
+            DataError: there is not one trace of each cell.
+        """
+        super().start_at(x)
+        values, observed = as_traces(x, self.row_shape, self.baseline)
+        rows = len(values)
+        usual, transient = self.amplitude.expand(rows), self._transient().expand(rows, -1)
+        values = torch.where(observed, values, torch.nan)
+        self._start("amplitude", spike_heights(values, transient, usual))
+
+    @torch.no_grad()
+    def _transient(self) -> Tensor:  # (num_cells, n)
+        """Of height 1, twice as long as its decay, with the zeros of the frames before it."""
+        frames = 2 + round(2 * float(self.decay.max()) * self.rate)
+        spike = pad(self.decay.new_ones(self.num_cells, 1), (0, frames - 1))
+        rising: Tensor = self.response(spike) / self._row("amplitude", None)
+        return pad(rising, (max(3, round(_BEFORE * self.rate)), 0))
 
     def response(self, *trains: Tensor, cell: Tensor | None = None) -> Tensor:
         (spikes,) = trains

@@ -62,6 +62,12 @@ class CellParameters(PyroModule):
             start = torch.full((self.num_cells, *shape), value)
             setattr(self, name, PyroParam(start, _CONSTRAINTS.get(name, constraints.positive)))
 
+    def _start(self, name: str, found: Tensor) -> None:
+        """Set a parameter to a value of each trace, or their mean; NaN leaves it as it was."""
+        start: Tensor = getattr(self, name)
+        values = found if len(found) == len(start) else found.nanmean(0, keepdim=True)
+        setattr(self, name, torch.where(values.isnan(), start, values).detach())
+
     def _row(self, name: str, cell: Tensor | None) -> Tensor:  # (rows, *shape, 1)
         """A parameter's values for a batch, or one for all of it, to broadcast over frames."""
         values: Tensor = getattr(self, name)

@@ -84,8 +84,8 @@ class NoisyTraces(CellParameters):
         noise = noise_scale(values)
         lower = torch.where(values <= values.nanmedian(-1, keepdim=True).values, values, torch.nan)
         baseline = lower.nanmedian(-1, keepdim=True).values + _QUARTILE * noise
-        self.noise_scale = _of_cells(noise.squeeze(-1), self.noise_scale)
-        self.baseline = _of_cells(baseline.squeeze(-1), self.baseline)
+        self._start("noise_scale", noise.squeeze(-1))
+        self._start("baseline", baseline.squeeze(-1))
 
     def _around(
         self, response: Tensor, cell: Tensor | None, observed: Tensor | None
@@ -110,9 +110,3 @@ class NoisyTraces(CellParameters):
         left = remnant_column(num_frames, self.rate, self._row(self.remnant, cell))
         slow = self._row("drift_scale", cell).unsqueeze(-1) * drift
         return torch.cat([slow, self._row("remnant_scale", cell).unsqueeze(-1) * left], -1)
-
-
-def _of_cells(found: Tensor, start: Tensor) -> Tensor:
-    """A value a cell: that of its traces, or of all; as it was where all frames are missing."""
-    values = found if len(found) == len(start) else found.nanmean(0, keepdim=True)
-    return torch.where(values.isnan(), start, values).detach()

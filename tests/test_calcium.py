@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pyro_lvm.errors import DataError, ProgramError
 from pyro_lvm.models import LinearCalcium, PhysiologicalCalcium, SaturatingCalcium
 from pyro_lvm.models.calcium_dynamics import linear_recurrence, relaxation
+from pyro_lvm.models.calcium_simulation import draw_cells, record
 from pyro_lvm.models.fluorescence import FluorescenceModel
 from pyro_lvm.models.spike_enumeration import enumerate_spikes
 from pyro_lvm.objectives import ELBO, IWAE
@@ -348,6 +349,38 @@ def test_start_is_near_the_truth(drift: float) -> None:
     torch.testing.assert_close(model.baseline, baseline, rtol=0, atol=0.05 + 2 * drift)
 
 
+@pytest.mark.parametrize("rate", [30.0, 60.0])
+def test_heights_start_nearer_the_truth_than_the_usual_one(rate: float) -> None:
+    """Heights of 0.25 to 0.5 where 0.19 is usual, with frames missing, and some of two spikes."""
+    truth = draw_cells("linear", 40, rate, spikes="poisson")
+    truth.noise_scale = torch.full((40,), 0.06)
+    x = record(truth, 1500, bursts=0.2).traces
+    x[:, 200:230] = torch.nan
+    model = LinearCalcium(rate, num_cells=40)
+    model.start_at(x)
+    error = (model.amplitude / truth.amplitude).log().abs().median()
+    usual = (0.19 / truth.amplitude).log().abs().median()
+    assert error < usual / 2
+
+
+def test_height_of_exact_transients() -> None:
+    model = LinearCalcium(30.0, num_cells=2)
+    spikes = torch.zeros(2, 1000)
+    spikes[:, 50::100] = 1.0
+    heights = torch.tensor([0.35, 0.12])
+    x = heights.unsqueeze(-1) / 0.19 * model.response(spikes) + 1e-5 * torch.randn(2, 1000)
+    model.start_at(x)
+    torch.testing.assert_close(model.amplitude, heights, rtol=1e-3, atol=0)
+
+
+def test_height_stays_where_noise_hides_single_spikes() -> None:
+    truth = LinearCalcium(30.0, num_cells=3, num_frames=1000)
+    truth.noise_scale = torch.full((3,), 0.4)
+    model = LinearCalcium(30.0, num_cells=3)
+    model.start_at(truth(size=3).detach())
+    assert model.amplitude.tolist() == pytest.approx([0.19] * 3)
+
+
 def test_start_of_shared_parameters_and_of_worst_traces() -> None:
     shared = LinearCalcium(30.0)
     shared.start_at(torch.tensor([[0.1], [0.3]]) + 0.01 * torch.randn(2, 500))
@@ -357,6 +390,7 @@ def test_start_of_shared_parameters_and_of_worst_traces() -> None:
     each.start_at(torch.stack([torch.full((50,), torch.nan), torch.zeros(50)]))
     assert each.noise_scale.isfinite().all()
     assert each.baseline.isfinite().all()
+    assert each.amplitude.tolist() == pytest.approx([0.19, 0.19])
 
 
 # Objectives.
