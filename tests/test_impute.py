@@ -1,9 +1,13 @@
 """Imputations against exact conditional distributions: Gaussian, mixed columns, mixtures."""
 
 from collections.abc import Callable
+from functools import partial
 from math import sqrt
 from typing import Any
 
+import arviz
+import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -13,7 +17,7 @@ from pyro import poutine
 from torch import Tensor
 
 import pyro_lvm
-from pyro_lvm.diagnostics import Imputations, impute
+from pyro_lvm.diagnostics import GibbsSweeps, Imputations, MetropolisWithinGibbs, impute
 from pyro_lvm.distributions import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -21,8 +25,9 @@ from pyro_lvm.distributions import (
     MixedLikelihood,
     OrdinalLikelihood,
 )
-from pyro_lvm.errors import ProgramError, PyroLVMError
-from pyro_lvm.missing import Incomplete
+from pyro_lvm.errors import DataError, DensityError, ProgramError, PyroLVMError
+from pyro_lvm.guides import GibbsConditionals, GibbsGuide, SemiImplicitGuide
+from pyro_lvm.missing import Incomplete, Schema
 from pyro_lvm.models import VAE, FactorAnalysis, GaussianMixture, ProbabilisticPCA
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -67,6 +72,7 @@ def conditional(model: Any, row: Tensor) -> tuple[Tensor, Tensor]:
 
 def effective(imputed: Imputations, row: int, num_samples: int) -> float:
     """Independent draws that are worth as much as resampled ones."""
+    assert imputed.effective_sample_size is not None
     return float(1 / (1 / num_samples + 1 / imputed.effective_sample_size[row]))
 
 
@@ -119,7 +125,10 @@ def test_observed_entries_stay_bit_for_bit(method: str) -> None:
     assert imputed.values.isfinite().all()
     observed = imputed.values[:, imputed.observed]
     assert torch.equal(observed, X[imputed.observed].expand_as(observed))
+    assert imputed.effective_sample_size is not None
+    assert imputed.khat is not None
     assert imputed.effective_sample_size.shape == imputed.khat.shape == (len(X),)
+    assert imputed.acceptance is None
 
 
 @torch.no_grad()
@@ -262,12 +271,15 @@ def test_global_latent_joins_the_data() -> None:
         pyro.sample("mu", dist.Normal(torch.zeros(()), 1.0))
 
     imputed = impute(Incomplete(model), guide, x, num_samples=4000, num_particles=8000)
+    assert imputed.khat is not None
     assert imputed.khat.shape == ()
+    assert imputed.effective_sample_size is not None
     size = float(1 / (1 / 4000 + 1 / imputed.effective_sample_size))
     error = sqrt((1 + 1 / 3) / size)
     assert ((imputed.values[:, x.isnan()].mean(0) - 1.0).abs() < 4 * error).all()
     guess = impute(Incomplete(model), guide, x, num_particles=8000, method="mean")
-    error = sqrt(1 / 3 / guess.effective_sample_size)
+    assert guess.effective_sample_size is not None
+    error = sqrt(1 / 3 / float(guess.effective_sample_size))
     assert ((guess.values[0, x.isnan()] - 1.0).abs() < 4 * error).all()
 
 
@@ -293,6 +305,197 @@ def test_draws_of_no_weight(method: str) -> None:
     assert imputed.values.isfinite().all()
 
 
+# Chains.
+
+
+LAST = MetropolisWithinGibbs(num_chains=1, num_warmup=60, thin=1)
+
+
+@torch.no_grad()
+def test_chains_have_the_exact_conditional_moments() -> None:
+    """The ends of independent chains, many of each row; the guide is wrong on purpose."""
+    model, count = linear(FactorAnalysis), 5000
+    data = X.repeat_interleave(count, 0)
+    imputed = impute(Incomplete(model), rough_guide(model), data, num_samples=1, method=LAST)
+    assert imputed.khat is None
+    assert imputed.acceptance is not None
+    assert ((imputed.acceptance > 0.1) & (imputed.acceptance < 1.0)).double().mean() > 0.99
+    for row, draws in zip(X, imputed.values[0].split(count), strict=True):
+        mean, covariance = conditional(model, row)
+        centred = draws[:, row.isnan()] - mean
+        variances = covariance.diagonal()
+        assert (centred.mean(0).abs() < 4 * (variances / count).sqrt()).all()
+        error = ((variances[:, None] * variances + covariance**2) / count).sqrt()
+        assert ((centred.T @ centred / count - covariance).abs() < 4 * error).all()
+
+
+@torch.no_grad()
+def test_chains_of_a_mixture_summed_out() -> None:
+    """No latent is left to propose: Gibbs moves of the class and the entries, all accepted."""
+    model, count = GaussianMixture(3, 2, enumerate_latents=True), 4000
+    model.components.loc.copy_(torch.tensor([[-0.5, 0.0, 1.0], [0.5, 1.0, -0.5]]))
+    x = torch.tensor([[0.3, NAN, NAN]]).expand(count, 3)
+    columns = model.components(torch.arange(2)).base_dist
+    scores = columns.log_prob(x[:1].nan_to_num(0.0).unsqueeze(1))[..., 0]
+    mean = torch.softmax(scores, -1) @ model.components.loc
+    imputed = impute(Incomplete(model), lambda x: None, x, num_samples=1, method=LAST)
+    assert imputed.acceptance is not None
+    assert (imputed.acceptance == 1).all()
+    draws = imputed.values[0, :, 1:]
+    error = draws.std(0) / sqrt(count)
+    assert ((draws.mean(0) - mean[0, 1:]).abs() < 4 * error).all()
+
+
+def test_chains_of_a_mixed_table() -> None:
+    """Data as a keyword, classes and counts among the columns; observed entries stay."""
+    short, programs = MetropolisWithinGibbs(num_warmup=3, thin=1), (mixed_model(), prior_guide)
+    imputed = impute(Incomplete(programs[0]), programs[1], num_samples=4, method=short, x=MIXED)
+    assert imputed.values.shape == (4, *MIXED.shape)
+    assert imputed.num_chains == 2
+    observed = imputed.values[:, imputed.observed]
+    assert torch.equal(observed, MIXED[~MIXED.isnan()].expand_as(observed))
+
+
+def test_chains_need_data_with_nan() -> None:
+    x, observed = torch.tensor([[0.5, 9.0]]), torch.tensor([[True, False]])
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", 1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            fn = dist.Normal(z.unsqueeze(-1), torch.full((2,), 0.1))
+            pyro.sample("x", fn.mask(observed).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", 1):
+            pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+
+    for data in (x, torch.where(observed, x, NAN)):
+        with explained(ProgramError, "'x' under method='mh'", "NaN", "another way", "Incomplete"):
+            impute(model, guide, data, method="mh")
+
+
+def test_number_of_imputations_of_chains() -> None:
+    model = linear(FactorAnalysis)
+    with explained(PyroLVMError, "num_samples", "multiple of num_chains=2", "3", "num_chains=1"):
+        impute(Incomplete(model), rough_guide(model), X, num_samples=3, method="mh")
+    with pytest.raises(PyroLVMError, match=r"expected an integer >= 1, got 0"):
+        MetropolisWithinGibbs(thin=0)
+
+
+@torch.no_grad()
+def test_sweeps_of_exact_conditionals() -> None:
+    """By name, for a guide that knows two correlated numbers; the model is left aside."""
+    conditionals = GibbsConditionals(2, hidden=())
+    exact = dist.Normal(torch.tensor(0.8), torch.tensor(0.6))
+    conditionals.forward = partial(_normal_given, 0.8)  # type: ignore[method-assign]
+    x = torch.tensor([[1.0, NAN], [NAN, NAN]]).repeat_interleave(2000, 0)
+    imputed = impute(None, GibbsGuide(conditionals), x, num_samples=2, method="gibbs")
+    assert imputed.num_chains == 2
+    assert torch.equal(imputed.values[:, imputed.observed], x[imputed.observed].expand(2, -1))
+    known, unknown = imputed.values[:, :2000, 1].flatten(), imputed.values[0, 2000:]
+    error = exact.scale / sqrt(4000)
+    assert abs(known.mean() - exact.loc) < 4 * error
+    assert abs(known.std() - exact.scale) < 4 * error
+    assert abs(unknown.T.corrcoef()[0, 1] - 0.8) < 4 * (1 - 0.8**2) / sqrt(2000)
+
+
+def _normal_given(correlation: float, x: Tensor, column: Tensor) -> dist.Normal:
+    other = x.gather(-1, 1 - column.unsqueeze(-1)).squeeze(-1)
+    known = ~other.isnan()
+    scale = torch.where(known, sqrt(1 - correlation**2), 1.0)
+    return dist.Normal(torch.where(known, correlation * other, 0.0), scale)
+
+
+def test_sweeps_need_conditionals() -> None:
+    model = linear(FactorAnalysis)
+    with explained(ProgramError, "guide", "conditionals", "without", "GibbsGuide"):
+        impute(Incomplete(model), rough_guide(model), X, method="gibbs")
+    with pytest.raises(PyroLVMError, match=r"expected an integer >= 1, got 0"):
+        GibbsSweeps(thin=0)
+
+
+# Mixing variables.
+
+
+@torch.no_grad()
+def test_semi_implicit_guides() -> None:
+    """Weights by averaged mixing draws; a chain has no density to accept by."""
+    model = linear(FactorAnalysis)
+    x = torch.tensor([[0.5, NAN, -1.0, NAN]])
+    guide = SemiImplicitGuide(in_features=4, latent_features=2, hidden=(8,), noise_features=2)
+    programs = Incomplete(model), lambda x: guide(x.nan_to_num(0.0)), x
+    mean, covariance = conditional(model, x[0])
+    count = 1000
+    imputed = impute(*programs, num_samples=count, num_particles=2 * count)
+    size = effective(imputed, 0, count)
+    assert size > 0.05 * count
+    error = (covariance.diagonal() / size).sqrt()
+    assert ((imputed.values[:, 0, x[0].isnan()].mean(0) - mean).abs() < 4 * error).all()
+    with explained(DensityError, "guide", "a density", "estimated", "method='sir'"):
+        impute(*programs, method="mh")
+
+
+# For ArviZ and pandas.
+
+
+def table() -> tuple[pd.DataFrame, Schema, Imputations]:
+    made = pd.DataFrame({"height": [1.6, None, 1.8], "visits": [3, 1, 0]}, index=list("abc"))
+    made["place"] = pd.Categorical(["sea", "town", None])
+    schema = Schema.of(made)
+    x = schema.encode(made)
+    values = torch.stack([x.nan_to_num(value) for value in (0.0, 1.0, 0.0, 1.0)])
+    quality = torch.tensor([0.1, 0.2, 0.3])
+    return made, schema, Imputations(values, ~x.isnan(), khat=quality, num_chains=2)
+
+
+def test_labels_of_rows_and_columns() -> None:
+    made, schema, imputed = table()
+    x = imputed.to_xarray(made, schema)
+    assert x.dims == ("chain", "draw", "row", "column")
+    assert dict(x.sizes) == {"chain": 2, "draw": 2, "row": 3, "column": 3}
+    assert x.sel(row="b", column="height").values.ravel().tolist() == pytest.approx(
+        [1.7, 1.8, 1.7, 1.8]
+    )
+    assert x.sel(row="c", column="place").values.ravel().tolist() == [0, 1, 0, 1]
+    assert x.sel(row="a", column="visits").values.ravel().tolist() == [3, 3, 3, 3]
+    assert imputed.to_xarray(made).sel(row="b", column="height")[0, 1] == 1.0, "not in units"
+    assert imputed.to_xarray()["row"].values.tolist() == [0, 1, 2]
+
+
+def test_groups_for_arviz(tmp_path: Any) -> None:
+    made, schema, imputed = table()
+    container = imputed.to_inference_data(made, schema)
+    container.to_netcdf(str(tmp_path / "x.nc"), engine="h5netcdf")
+    observed = container["observed_data"]["x"]
+    assert np.isnan(observed.values).tolist() == made.isna().to_numpy().tolist()
+    assert container["constant_data"]["khat"].sel(row="c").item() == pytest.approx(0.3)
+    assert not container["constant_data"]["observed"].sel(row="b", column="height")
+    assert container.attrs["categories"] == '{"place": ["sea", "town"]}'
+    assert arviz.rhat(container["posterior"]) is not None
+
+
+def test_completed_frames() -> None:
+    made, schema, imputed = table()
+    first, second, *_ = imputed.frames(made, schema)
+    assert first["place"].tolist() == ["sea", "town", "sea"]
+    assert second["place"].tolist() == ["sea", "town", "town"]
+    assert (second.dtypes == made.dtypes).all()
+    with explained(DataError, "frame", "3 rows", "2", "imputed"):
+        imputed.frames(made.iloc[:2], schema)
+
+
+def test_one_below_the_other() -> None:
+    imputed = table()[-1]
+    joined = Imputations.joined([imputed, imputed])
+    assert joined.values.shape == (4, 6, 3)
+    assert joined.khat is not None
+    assert joined.khat.shape == (6,)
+    assert joined.acceptance is None
+
+
+# Names and mistakes.
+
+
 def test_name_at_the_top() -> None:
     assert pyro_lvm.impute is impute
 
@@ -305,7 +508,9 @@ def test_site_that_is_not_observed() -> None:
 
 def test_unknown_method() -> None:
     model = linear(FactorAnalysis)
-    with explained(ProgramError, "method", "['sir', 'mean']", "'mode'", "method='sir'"):
+    with explained(
+        ProgramError, "method", "['sir', 'mean', 'mh', 'gibbs']", "'mode'", "method='sir'"
+    ):
         impute(Incomplete(model), rough_guide(model), X, method="mode")
 
 

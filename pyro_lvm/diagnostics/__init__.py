@@ -6,7 +6,10 @@ from pyro_lvm.diagnostics.collapse import CollapseReport, active_units, collapse
 from pyro_lvm.diagnostics.collapse_figure import plot_collapse
 from pyro_lvm.diagnostics.evidence import LogEvidence, log_evidence
 from pyro_lvm.diagnostics.figures import plot_khat
-from pyro_lvm.diagnostics.imputation import Imputations, impute
+from pyro_lvm.diagnostics.imputation import impute
+from pyro_lvm.diagnostics.imputation_chains import MetropolisWithinGibbs
+from pyro_lvm.diagnostics.imputation_sweeps import GibbsSweeps
+from pyro_lvm.diagnostics.imputations import Imputations
 from pyro_lvm.diagnostics.posterior import sample_posterior
 from pyro_lvm.diagnostics.ratio_quality import RatioQuality, plot_calibration, ratio_quality
 from pyro_lvm.diagnostics.sandwich import plot_sandwich
@@ -34,8 +37,10 @@ __all__ = [
     "AIS",
     "CollapseReport",
     "CountCoverage",
+    "GibbsSweeps",
     "Imputations",
     "LogEvidence",
+    "MetropolisWithinGibbs",
     "RatioQuality",
     "Reliability",
     "Spread",

@@ -135,6 +135,13 @@ class Chunks:
             objective.enumerates = self.enumerates
             yield self._particles(objective)
 
+    def on(self, args: Any, kwargs: Any, num_samples: int) -> Chunks:
+        """``num_samples`` draws at once by the same programs, plates included, of other data."""
+        other = copy(self)
+        other.args, other.kwargs = args, kwargs
+        other.num_samples = other.chunk_size = num_samples
+        return other
+
     def _probed(self) -> tuple[Objective, Particles]:
         probe = self._objective(2, None)  # 2, as some checks apply to several particles only
         try:

@@ -9,10 +9,12 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.infer import infer_discrete
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_lvm.diagnostics.chunks import Chunks
+from pyro_lvm.diagnostics.chunks import Chunks, is_factor
 from pyro_lvm.enumeration import is_summed_out
+from pyro_lvm.masking import fill_masked
 from pyro_lvm.particles import Particles
 
 __all__ = ["with_discrete_draws"]
@@ -40,6 +42,14 @@ def _draws(chunks: Chunks, particles: Particles, names: list[str]) -> dict[str, 
         with pyro.plate("particles of this draw", len(particles.log_p), dim=-1 - nesting):
             model(*args, **kwargs)
 
-    sampler = infer_discrete(many, first_available_dim=-2 - nesting)
+    sampler = infer_discrete(_Fill()(many), first_available_dim=-2 - nesting)
     nodes = poutine.trace(sampler).get_trace(*chunks.args, **chunks.kwargs).nodes
     return {name: nodes[name]["value"] for name in names}
+
+
+class _Fill(Messenger):
+    """Legal numbers for masked ones, which Pyro's own inference would score, NaN included."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["is_observed"] and not is_factor(msg["fn"]):
+            msg["value"] = fill_masked(msg["fn"], msg["value"], msg["mask"])

@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_lvm.diagnostics.centres import Centre, best_guess, entry_statistics
-from pyro_lvm.diagnostics.chunks import Chunks, check_count, is_factor
+from pyro_lvm.diagnostics.chunks import Chunks, check_count
 from pyro_lvm.diagnostics.discrete import with_discrete_draws
+from pyro_lvm.diagnostics.imputation_chains import (
+    Filled,
+    MetropolisWithinGibbs,
+    data_site,
+    observed_entries,
+)
+from pyro_lvm.diagnostics.imputation_sweeps import GibbsSweeps
+from pyro_lvm.diagnostics.imputations import Imputations
+from pyro_lvm.diagnostics.missing import NoRatio, mixing_of, ratio_of
 from pyro_lvm.diagnostics.resampling import Resampled
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.layout import Layout
-from pyro_lvm.masking import fill_masked
-from pyro_lvm.nn import check_choice
-from pyro_lvm.objectives import IWAE
+from pyro_lvm.objective import Objective
+from pyro_lvm.objectives import DSIVI, IWAE
 from pyro_lvm.particles import Particles
-from pyro_lvm.tracing import Site
 from pyro_lvm.weights import effective_sample_size, pareto_khat
 
-__all__ = ["Imputations", "impute"]
+__all__ = ["impute"]
 
 Program = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class Imputations:
-    """Completed data, and how far to trust them.
-
-    Attributes:
-        values: ``(M, *data)``; observed entries are the data's own, bit for bit.
-        observed: bool ``(*data,)``, True = observed.
-        effective_sample_size: ``(*batch,)`` particles, of ``num_particles``.
-        khat: ``(*batch,)``, Pareto shape of the weights. Above 0.7 the guide misses where the
-            posterior given the observed entries is, and the imputations are not to be trusted.
-    """
-
-    values: Tensor
-    observed: Tensor
-    effective_sample_size: Tensor
-    khat: Tensor
+Method = Callable[[Chunks, str, int], Filled]
 
 
 def impute(
@@ -52,9 +40,10 @@ def impute(
     *args: Any,
     num_samples: int = 10,
     num_particles: int = 1000,
-    method: str = "sir",
+    method: str | MetropolisWithinGibbs | GibbsSweeps = "sir",
     site: str = "x",
     chunk_size: int | None = None,
+    objective: Objective | None = None,
     **kwargs: Any,
 ) -> Imputations:
     r"""Fill in the unobserved entries of an observed site, without gradient.
@@ -70,24 +59,36 @@ def impute(
     the most probable one; it leaves out all uncertainty, as statistics of completed data must
     not. A datum without observed entries gets those of the model's own, p(x).
 
+    "mh" runs chains instead, with the guide given *completed* data as proposal; it needs no
+    particles and its limit is exact, but each imputation costs many moves. See
+    :class:`MetropolisWithinGibbs` for its options, and compare chains by R-hat of
+    :meth:`Imputations.to_inference_data`. It takes data that are NaN where they are missing.
+
+    "gibbs" runs chains of the conditionals that the guide was given by
+    :class:`~pyro_lvm.objectives.VGI`, on the rows that are the first argument; the model is left
+    aside. See :class:`GibbsSweeps`.
+
     Entries are unobserved where the site is masked: by :class:`~pyro_lvm.missing.Incomplete`,
     ``poutine.mask`` or ``dist.mask``. Memory does not grow with K but for the weights.
 
     Args:
         model: generative program, called as ``model(*args, **kwargs)``.
         guide: its guide, given the observed entries.
-        num_samples: M, imputations by "sir"; "mean" makes one.
+        num_samples: M, imputations; "mean" makes one.
         num_particles: K, draws of the guide; many more than M, or the M are the same few.
-        method: "sir" or "mean".
+        method: "sir", "mean", "mh" or "gibbs"; or a :class:`MetropolisWithinGibbs` or
+            :class:`GibbsSweeps` for their options.
         site: the observed site.
         chunk_size: draws at a time; by default as many as bound the memory.
+        objective: what the programs were trained by, where the guide or the prior has no
+            density; of a semi-implicit one, mixing draws are averaged without it too.
 
     Returns:
-        Imputations ``(M, *data)``, and the quality of the weights of each datum.
+        Imputations ``(M, *data)``, and their quality for each datum.
 
     Raises:
         ProgramError: no observed site of that name, an unknown method, or programs that do not
-            fit each other.
+            fit each other or the method.
         PyroLVMError: a count below 1.
 
     References:
@@ -116,35 +117,42 @@ def impute(
         tensor([[ 0.5000,  0.4955],
                 [-1.0000, -0.9762]])
     """
-    check_choice("method", method, _METHODS)
+    fill = _method(method)
     check_count("num_samples", num_samples)
-    chunks = Chunks(IWAE, _Fill()(model), guide, args, kwargs, num_particles, chunk_size)
+    if isinstance(fill, GibbsSweeps):
+        return fill(guide, next(iter([*args, *kwargs.values()]), None), num_samples)
+    ratio = ratio_of(objective, otherwise=NoRatio())
+    mixing = mixing_of(objective, otherwise=DSIVI())
+    chunks = Chunks(IWAE, model, guide, args, kwargs, num_particles, chunk_size, ratio, mixing)
     probe = with_discrete_draws(chunks, chunks.probe)
-    data, count = _data_site(probe, site), len(probe.log_p)
-    filled, log_weights = _METHODS[method](chunks, site, num_samples)
-    observed = chunks.in_own_plates(data, _observed(data), count).values[:1]
+    data, count = data_site(probe, site), len(probe.log_p)
+    filled = fill(chunks, site, num_samples)
+    observed = chunks.in_own_plates(data, observed_entries(data), count).values[:1]
     value = chunks.in_own_plates(data, data.value, count).values[:1]
+    weights = filled.log_weights
     return Imputations(
-        values=torch.where(observed, value, filled.to(value.dtype)),
+        values=torch.where(observed, value, filled.values.to(value.dtype)),
         observed=observed[0],
-        effective_sample_size=effective_sample_size(log_weights),
-        khat=pareto_khat(log_weights),
+        effective_sample_size=None if weights is None else effective_sample_size(weights),
+        khat=None if weights is None else pareto_khat(weights),
+        acceptance=filled.acceptance,
+        num_chains=filled.num_chains,
     )
 
 
-def _by_resampling(chunks: Chunks, site: str, num_samples: int) -> tuple[Tensor, Tensor]:
-    """Draws ``(M, *data)`` of all entries, and log-weights ``(K, *batch)``."""
+def _by_resampling(chunks: Chunks, site: str, num_samples: int) -> Filled:
+    """Draws of all entries."""
     resampled, log_weights = Resampled(num_samples), []
     for particles in (with_discrete_draws(chunks, drawn) for drawn in chunks):
         resampled.add(particles, _layout(particles))
         log_weights.append(particles.log_weights)
     drawn = chunks.simulate(num_samples, resampled.values)[site]
     values = chunks.in_own_plates(drawn, drawn.value, num_samples).values
-    return values, torch.cat(log_weights)
+    return Filled(values, torch.cat(log_weights))
 
 
-def _by_mean(chunks: Chunks, site: str, num_samples: int) -> tuple[Tensor, Tensor]:
-    """The best guess ``(1, *data)`` of all entries, and log-weights ``(K, *batch)``."""
+def _by_mean(chunks: Chunks, site: str, num_samples: int) -> Filled:
+    """The one best guess of all entries."""
     centre, log_weights = Centre(), []
     for particles in (with_discrete_draws(chunks, drawn) for drawn in chunks):
         data, count = particles.model[site], len(particles.log_p)
@@ -154,21 +162,24 @@ def _by_mean(chunks: Chunks, site: str, num_samples: int) -> tuple[Tensor, Tenso
         weights = spread.reshape(*spread.shape, *[1] * data.fn.event_dim)
         centre.add(torch.stack(own, 1), weights.unsqueeze(1))
         log_weights.append(particles.log_weights)
-    return best_guess(centre.average, last).unsqueeze(0), torch.cat(log_weights)
+    return Filled(best_guess(centre.average, last).unsqueeze(0), torch.cat(log_weights))
 
 
-_METHODS: Mapping[str, Callable[[Chunks, str, int], tuple[Tensor, Tensor]]] = {
+_METHODS: Mapping[str, Method | GibbsSweeps] = {
     "sir": _by_resampling,
     "mean": _by_mean,
+    "mh": MetropolisWithinGibbs(),
+    "gibbs": GibbsSweeps(),
 }
 
 
-class _Fill(Messenger):
-    """Legal numbers for masked ones, which Pyro's own inference would score, NaN included."""
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["is_observed"] and not is_factor(msg["fn"]):
-            msg["value"] = fill_masked(msg["fn"], msg["value"], msg["mask"])
+def _method(method: str | MetropolisWithinGibbs | GibbsSweeps) -> Method | GibbsSweeps:
+    if isinstance(method, MetropolisWithinGibbs | GibbsSweeps):
+        return method
+    if method not in _METHODS:
+        expected = f"one of {list(_METHODS)}, a MetropolisWithinGibbs or GibbsSweeps"
+        raise ProgramError(explain("method", expected, repr(method), "Pass method='sir'."))
+    return _METHODS[method]
 
 
 def _unfolded(particles: Particles) -> Tensor:
@@ -178,17 +189,3 @@ def _unfolded(particles: Particles) -> Tensor:
 def _layout(particles: Particles) -> Layout:
     """Of particles that chunks made, which have one."""
     return cast(Layout, particles.layout)
-
-
-def _data_site(particles: Particles, name: str) -> Site:
-    data = [n for n, s in particles.model.items() if s.is_observed and not is_factor(s.fn)]
-    if name not in data:
-        hint = "Name the observed site to be filled in by site=."
-        expected = f"an observed site, one of {data}"
-        raise ProgramError(explain("site", expected, repr(name), hint))
-    return particles.model[name]
-
-
-def _observed(site: Site) -> Tensor:
-    """Where the site is not masked: what remains NaN when masked entries are filled."""
-    return fill_masked(site.fn, torch.full_like(site.value, torch.nan), site.mask).isnan()

@@ -36,6 +36,7 @@ def as_container(
     groups: Groups,
     coords: Mapping[str, Sequence[Any] | NDArray[Any]] | None = None,
     attrs: Mapping[str, Any] | None = None,
+    num_chains: int = 1,
 ) -> Any:
     """Put ``groups`` into what the installed ArviZ works with.
 
@@ -43,9 +44,10 @@ def as_container(
     the suffix ``_dim``, as xarray tells them apart by name alone.
 
     Args:
-        groups: variables by name, by ArviZ's group name; there is one chain.
+        groups: variables by name, by ArviZ's group name.
         coords: labels along a dim, by its name.
         attrs: strings and numbers kept with the whole.
+        num_chains: the draws are of so many chains, of one length each, one after the other.
 
     Returns:
         ``arviz.InferenceData`` for ArviZ 0.x, ``xarray.DataTree`` from 1.0.
@@ -64,7 +66,10 @@ def as_container(
     labels = _labels(groups, coords or {})
     datasets = {
         group: xr.Dataset(
-            {name: _array(variable, group, names, labels) for name, variable in variables.items()}
+            {
+                name: _array(variable, group, names, labels, num_chains)
+                for name, variable in variables.items()
+            }
         )
         for group, variables in groups.items()
     }
@@ -82,15 +87,19 @@ def _container(datasets: dict[str, xr.Dataset], attrs: dict[str, Any]) -> Any:
 
 
 def _array(
-    variable: Variable, group: str, names: set[str], labels: Mapping[str, NDArray[Any]]
+    variable: Variable,
+    group: str,
+    names: set[str],
+    labels: Mapping[str, NDArray[Any]],
+    num_chains: int,
 ) -> xr.DataArray:
     dims = [f"{dim}_dim" if dim in names else dim for dim in variable.dims]
     coords = {new: labels[old] for new, old in zip(dims, variable.dims, strict=True)}
     values = variable.values
     if group not in DATA_GROUPS:
-        values = values[None]
+        values = values.reshape(num_chains, -1, *values.shape[1:])
         dims = ["chain", "draw", *dims]
-        coords = {"chain": np.arange(1), "draw": np.arange(values.shape[1]), **coords}
+        coords = {"chain": np.arange(num_chains), "draw": np.arange(values.shape[1]), **coords}
     return xr.DataArray(values, dims=dims, coords=coords)
 
 

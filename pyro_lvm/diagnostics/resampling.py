@@ -8,7 +8,7 @@ from torch import Tensor
 from pyro_lvm.layout import Layout
 from pyro_lvm.particles import Particles
 
-__all__ = ["Resampled"]
+__all__ = ["Resampled", "chosen_rows"]
 
 
 class Resampled:
@@ -52,14 +52,14 @@ class Resampled:
         replace = torch.rand_like(total.expand(chosen.shape)) < (log_sum - total).exp()
         for name, value in particles.values.items():
             old = self.values.get(name)
-            new = _rows(value, layout.unfold(chosen))
+            new = chosen_rows(value, layout.unfold(chosen))
             taken = _fitted(layout.unfold(replace), new)
             self.values[name] = new if old is None else torch.where(taken, new, old)
         self._log_sum = total
 
 
-def _rows(value: Tensor, chosen: Tensor) -> Tensor:
-    """Of ``(K, *plates, *event)`` the particles that each datum chose."""
+def chosen_rows(value: Tensor, chosen: Tensor) -> Tensor:
+    """Of ``(K, *plates, *event)`` the particles ``(S, *plates)`` that each datum chose."""
     return value.gather(0, _fitted(chosen, value).expand(-1, *value.shape[1:]))
 
 
