@@ -12,7 +12,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_lvm.errors import DataError, PlateError, ProgramError, explain
-from pyro_lvm.parameters import check_fresh
+from pyro_lvm.parameters import check_fresh, unannounced
 
 __all__ = ["Draw", "PlateCollision", "Program", "Recorder", "Site", "record", "unplated"]
 
@@ -296,9 +296,10 @@ def _guide_draws_its_own(name: str) -> PlateError:
 
 def record(program: Program, args: Any, kwargs: Any, recorder: Recorder) -> Recorder:
     """Run ``program(*args, **kwargs)`` under ``recorder`` and return it, filled."""
+    run = unannounced(program)
     try:
         with recorder:
-            program(*args, **kwargs)
+            run(*args, **kwargs)
     except ValueError as error:
         if "Shape mismatch inside plate" not in str(error):
             raise
