@@ -27,11 +27,15 @@ class Routes(NamedTuple):
     """
 
     path: Tensor
-    direct: Tensor
+    direct: Tensor | None
 
 
-def log_prob(site: Site, value: Tensor | None = None) -> Tensor:  # (K?, *plates)
+def log_prob(
+    site: Site, value: Tensor | None = None, held: bool = False
+) -> Tensor:  # (K?, *plates)
     """Log-probability of a site at its own value or at another, nats, masked, unscaled.
+
+    ``held`` holds the distribution fixed: the derivative goes through the value alone.
 
     Raises:
         DataError: the site is observed and its data are NaN or infinite.
@@ -39,7 +43,7 @@ def log_prob(site: Site, value: Tensor | None = None) -> Tensor:  # (K?, *plates
     """
     value = site.value if value is None else value
     try:
-        return masked_log_prob(site.fn, value, site.mask, site.is_observed)
+        return masked_log_prob(site.fn, value, site.mask, site.is_observed, held)
     except PyroLVMError:
         raise
     except ValueError as error:
@@ -68,22 +72,21 @@ def log_q_by_route(
     model: Sites,
     passed: Mapping[str, Tensor],
     without: Container[str] = (),
+    direct: bool = False,
 ) -> dict[str, Routes]:
     """Per site, log q at the values ``passed``, its path and its direct derivative apart.
 
-    Scoring at ``z.detach()`` has exactly the direct derivative; taken away from the score at
-    ``z``, it leaves the path's. Distributions that saw no other draw are scored again as they
-    are; else the guide is replayed once on both sets of values, side by side in the particle
-    dim. Sites in ``without`` are not scored.
+    Distributions that saw no other draw are scored again as they are, held fixed; else the
+    guide is replayed once on the values and on the same ones detached, side by side in the
+    particle dim: the second score has exactly the direct derivative, and taken away from the
+    first it leaves the path's. Sites in ``without`` are not scored; the direct part may be
+    left out unless it is asked for.
     """
     sites = {n: s for n, s in guide_sites(q.sites, model).items() if n not in without}
     if any(site.is_delta for site in sites.values()):
         _check_deltas(guide, args, kwargs, q, passed)
     if not any(site.is_downstream or site.is_observed for site in sites.values()):
-        return {
-            n: _routes(log_prob(s, passed[n]), log_prob(s, passed[n].detach()))
-            for n, s in sites.items()
-        }
+        return {n: _held_routes(s, passed[n], direct) for n, s in sites.items()}
     check_repeatable(guide)
     num_particles = q.num_particles or 1
     doubled = {
@@ -134,6 +137,11 @@ def check_repeatable(guide: Program) -> None:
 def _doubled(score: Tensor, recorder: Recorder) -> Tensor:
     shape = (1,) * (recorder.max_plate_nesting + 1 - score.dim()) + score.shape
     return score.reshape(shape).expand(recorder.num_particles or 1, *shape[1:])
+
+
+def _held_routes(site: Site, value: Tensor, direct: bool) -> Routes:
+    path = log_prob(site, value, held=True)
+    return Routes(path, log_prob(site, value.detach()) if direct else None)
 
 
 def _routes(total: Tensor, direct: Tensor) -> Routes:

@@ -21,7 +21,7 @@ from torch import Tensor
 from pyro_lvm.errors import PlateError, explain
 from pyro_lvm.tracing import Site
 
-__all__ = ["Layout", "Scale"]
+__all__ = ["Layout", "Scale", "scaled"]
 
 Scale = float | Tensor
 
@@ -55,22 +55,17 @@ class Layout:
         frames = _common_frames(sites)
         plate_scale = prod(frame.full_size / frame.size for frame in frames)
         shared, inner = _split([site.scale / plate_scale for site in sites])
-        bare = cls(max_plate_nesting, frames, 1.0, {}, {}, ())
         if isinstance(shared, Tensor):
-            shared = bare._scale_of_batch(shared)
-        inside = {
-            f.name
-            for site in sites
-            for f in site.frames
-            if f.full_size != f.size and f.name not in {g.name for g in frames}
-        }
+            shared = cls(max_plate_nesting, frames, 1.0, {}, {}, ())._scale_of_batch(shared)
+        names = {frame.name for frame in frames}
+        reduced = [f for site in sites for f in site.frames if f.full_size != f.size]
         return cls(
             max_plate_nesting,
             frames,
             shared * plate_scale,
             dict(zip(model, inner[: len(model)], strict=True)),
             dict(zip(guide, inner[len(model) :], strict=True)),
-            tuple(sorted(inside)),
+            tuple(sorted({f.name for f in reduced} - names)),
         )
 
     @property
@@ -152,3 +147,8 @@ def _split_tensors(ratios: list[Scale]) -> tuple[Scale, tuple[Scale, ...]]:
     ).all(0)
     one = torch.ones_like(first)
     return torch.where(same, first, one), tuple(torch.where(same, one, r) for r in all_ratios)
+
+
+def scaled(term: Tensor, factor: Scale) -> Tensor:
+    """``term`` times ``factor``, at no cost where that is one."""
+    return term if isinstance(factor, float) and factor == 1.0 else term * factor

@@ -20,7 +20,9 @@ __all__ = ["fill_masked", "masked_log_prob"]
 Mask = bool | Tensor | None
 
 
-def masked_log_prob(fn: Any, value: Tensor, mask: Mask, is_observed: bool) -> Tensor:
+def masked_log_prob(
+    fn: Any, value: Tensor, mask: Mask, is_observed: bool, held: bool = False
+) -> Tensor:
     """``log p(value)`` in nats, 0 where ``mask`` is False (True = counted).
 
     Args:
@@ -28,6 +30,7 @@ def masked_log_prob(fn: Any, value: Tensor, mask: Mask, is_observed: bool) -> Te
         value: shape ``(*batch, *event)``; may be NaN wherever it is masked.
         mask: broadcastable to ``fn.batch_shape``, a bool, or None.
         is_observed: only observed values are filled; latent ones keep their gradient.
+        held: hold the distribution fixed: the derivative goes through ``value`` alone.
 
     Example:
         >>> import pyro.distributions as dist
@@ -44,7 +47,7 @@ def masked_log_prob(fn: Any, value: Tensor, mask: Mask, is_observed: bool) -> Te
         value = _as_number(fn, fill_masked(fn, value, mask))
     if mask is False:
         return torch.zeros(fn.batch_shape, device=value.device)
-    scored = log_prob(fn, value)
+    scored = log_prob(fn, value, held)
     return scored if mask is None else torch.where(mask, scored, torch.zeros_like(scored))
 
 

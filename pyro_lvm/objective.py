@@ -16,6 +16,7 @@ from pyro_lvm import gradients
 from pyro_lvm.annealing import Schedule, annealed_log_weights
 from pyro_lvm.enumeration import Enumerates
 from pyro_lvm.errors import explain
+from pyro_lvm.layout import scaled
 from pyro_lvm.parameters import allow_local_parameters
 from pyro_lvm.particles import Particles, Ratio, draw, inspect
 from pyro_lvm.refusals import (
@@ -258,7 +259,7 @@ class Objective(PyroELBO):
         return particles, loss
 
     def _total_loss(self, particles: Particles, value: Tensor) -> Tensor:
-        total = (particles.scale * value).sum()
+        total = scaled(value, particles.scale).sum()
         return total if self.is_upper else -total
 
     def _draw(

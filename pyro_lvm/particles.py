@@ -9,6 +9,7 @@ from operator import add
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
 from pyro_lvm.checks import check_programs, check_site, is_imputed, nonfinite_data, record_checked
@@ -16,7 +17,7 @@ from pyro_lvm.densities import guide_sites, log_prob, log_q_by_route
 from pyro_lvm.distributions.implicit import is_implicit, no_density
 from pyro_lvm.enumeration import Enumerates, Enumerator, is_enumerated, is_summed_out, sum_out
 from pyro_lvm.errors import PlateError, explain
-from pyro_lvm.layout import Layout, Scale
+from pyro_lvm.layout import Layout, Scale, scaled
 from pyro_lvm.tracing import Program, Recorder, Site
 
 __all__ = [
@@ -155,6 +156,7 @@ def draw(
     num_particles: int,
     max_plate_nesting: int,
     path_only: bool = False,
+    direct: bool = False,
     relay: Relay | None = None,
     detach: bool = False,
     enumerate_sites: bool = False,
@@ -170,7 +172,8 @@ def draw(
         num_particles: K.
         max_plate_nesting: P, dims reserved for plates.
         path_only: give ``log_q`` the derivative through the samples only,
-            :math:`\partial_z \log q \cdot \partial_\phi z`; ``log_q_direct`` has the rest.
+            :math:`\partial_z \log q \cdot \partial_\phi z`.
+        direct: give ``log_q_direct`` the rest of it.
         relay: an identity put between each reparameterised draw and whatever scores it.
         detach: give the draws no derivative at all.
         enumerate_sites: sum out the model's sites marked for it.
@@ -196,15 +199,15 @@ def draw(
     layout = Layout.of(model_sites, drawn_sites, nesting)
     log_p = {n: _log_p(s) for n, s in model_sites.items() if n not in covered}
     if path_only:
-        routes = log_q_by_route(guide, args, kwargs, q, p.sites, passed, covered)
+        routes = log_q_by_route(guide, args, kwargs, q, p.sites, passed, covered, direct)
         log_q = {n: route.path for n, route in routes.items()}
     else:
         routes = {}
         log_q = {n: log_prob(s) for n, s in drawn_sites.items() if n not in covered}
     particles = _assemble(p, q, layout, log_p, log_q, num_particles)
-    if routes:
-        direct = {n: route.direct for n, route in routes.items()}
-        particles = _with_direct(particles, layout, direct)
+    if direct:
+        terms = {n: r.direct for n, r in routes.items() if r.direct is not None}
+        particles = _with_direct(particles, layout, terms)
     if ratio and covered:
         term = ratio(passed, p.sites, q.sites, args, kwargs)
         particles = _with_ratio(particles, layout.fold(term), covered)
@@ -221,7 +224,9 @@ def check_densities(
 
 
 def check_runs(p: Recorder, q: Recorder, mixes: bool = False) -> None:
-    """Raise where the two programs, as they ran, do not fit."""
+    """Raise where the two programs, as they ran, do not fit, unless validation is off in Pyro."""
+    if not is_validation_enabled():
+        return
     check_programs(p.sites, q.sites, mixes)
     for recorder in (p, q):
         for site in recorder.sites.values():
@@ -231,7 +236,7 @@ def check_runs(p: Recorder, q: Recorder, mixes: bool = False) -> None:
 def _with_direct(particles: Particles, layout: Layout, terms: Mapping[str, Tensor]) -> Particles:
     log_q = particles.log_q
     direct = [*folded(layout, terms, layout.guide_scales).values()]
-    return replace(particles, log_q_direct=_total(direct, log_q.new_zeros(()), log_q.shape))
+    return replace(particles, log_q_direct=_total(direct, log_q, log_q.shape))
 
 
 def _with_ratio(particles: Particles, term: Tensor, names: Sequence[str]) -> Particles:
@@ -255,8 +260,7 @@ def _assemble(
     scored = [layout.fold(term) for term in _score_terms(p, q, log_q)]
     if not scored:
         return particles
-    log_p_total = particles.log_p
-    total = _total(scored, log_p_total.new_zeros(()), log_p_total.shape)
+    total = _total(scored, particles.log_p, particles.log_p.shape)
     return replace(particles, log_score=total)
 
 
@@ -270,11 +274,10 @@ def assembled(
 ) -> Particles:
     """Particles of two recorded runs, from their terms by site, ``(K or 1, *batch)``."""
     shape = (num_particles, *layout.shape)
-    somewhere = [*p_parts.values(), *(site.value for site in p.sites.values())]
-    zero = somewhere[0].new_zeros(())  # of the data's device, for empty guides
+    like = [*p_parts.values(), *(site.value for site in p.sites.values())][0]
     return Particles(
-        log_p=_total([*p_parts.values()], zero, shape),
-        log_q=_total([*q_parts.values()], zero, shape),
+        log_p=_total([*p_parts.values()], like, shape),
+        log_q=_total([*q_parts.values()], like, shape),
         scale=layout.scale,
         parts={n: Part(p_parts.get(n), q_parts.get(n)) for n in {**q_parts, **p_parts}},
         values={n: s.value for n, s in q.sites.items() if n in p.sites and not s.is_observed},
@@ -328,13 +331,10 @@ def folded(
     layout: Layout, terms: Mapping[str, Tensor], scales: Mapping[str, Scale]
 ) -> dict[str, Tensor]:
     """Terms by site summed over all plates but the batch, each times its factor."""
-    return {n: layout.fold(_times(term, scales[n])) for n, term in terms.items()}
+    return {n: layout.fold(scaled(term, scales[n])) for n, term in terms.items()}
 
 
-def _times(term: Tensor, factor: Scale) -> Tensor:
-    return term if isinstance(factor, float) and factor == 1.0 else term * factor
-
-
-def _total(terms: Sequence[Tensor], zero: Tensor, shape: tuple[int, ...]) -> Tensor:
-    total = reduce(add, terms) if terms else zero
+def _total(terms: Sequence[Tensor], like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The sum of terms; zeros of the device of ``like`` where there are none."""
+    total = reduce(add, terms) if terms else like.new_zeros(())
     return total if total.shape == shape else total.expand(shape)

@@ -20,8 +20,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 __all__ = ["log_prob"]
 
 
-def log_prob(fn: Any, value: Tensor) -> Tensor:
+def log_prob(fn: Any, value: Tensor, held: bool = False) -> Tensor:
     """``fn.log_prob(value)``, nats, shape ``fn.batch_shape`` broadcast with the value's.
+
+    Args:
+        fn: a distribution.
+        value: of its support.
+        held: hold the distribution fixed: the derivative goes through ``value`` alone.
 
     Example:
         >>> import torch
@@ -34,22 +39,33 @@ def log_prob(fn: Any, value: Tensor) -> Tensor:
     base = fn.base_dist if independent else fn
     score = _SCORES.get(type(base).log_prob)
     if score is None:
-        result: Tensor = fn.log_prob(value)
-        return result
+        return _held(fn, value) if held else _as_it_is(fn, value)
     if base._validate_args:
         base._validate_sample(value)
-    return score(base, value, fn.reinterpreted_batch_ndims if independent else 0)
+    return score(base, value, fn.reinterpreted_batch_ndims if independent else 0, held)
 
 
-def _bernoulli(base: Bernoulli, value: Tensor, event_dim: int) -> Tensor:
-    logits, value = broadcast_all(base.logits, value)
+def _as_it_is(fn: Any, value: Tensor) -> Tensor:
+    result: Tensor = fn.log_prob(value)
+    return result
+
+
+def _held(fn: Any, value: Tensor) -> Tensor:
+    """The score at a detached value has exactly the derivative to be left out."""
+    direct = _as_it_is(fn, value.detach())
+    return _as_it_is(fn, value) - (direct - direct.detach())
+
+
+def _bernoulli(base: Bernoulli, value: Tensor, event_dim: int, held: bool) -> Tensor:
+    logits = base.logits.detach() if held else base.logits
+    logits, value = broadcast_all(logits, value)
     cost = binary_cross_entropy_with_logits(logits, value, reduction="none")
     return -_sum_right(cost, event_dim)
 
 
-def _normal(base: Normal, value: Tensor, event_dim: int) -> Tensor:
-    standard = (value - base.loc) / base.scale
-    terms = -0.5 * standard.square() - base.scale.log()
+def _normal(base: Normal, value: Tensor, event_dim: int, held: bool) -> Tensor:
+    loc, scale = (base.loc.detach(), base.scale.detach()) if held else (base.loc, base.scale)
+    terms = -0.5 * ((value - loc) / scale).square() - scale.log()
     size = base.batch_shape[len(base.batch_shape) - event_dim :].numel()
     return _sum_right(terms, event_dim) - 0.5 * log(2 * pi) * size
 
@@ -58,7 +74,7 @@ def _sum_right(terms: Tensor, event_dim: int) -> Tensor:
     return terms.sum(tuple(range(-event_dim, 0))) if event_dim else terms
 
 
-_SCORES: dict[Any, Callable[[Any, Tensor, int], Tensor]] = {
+_SCORES: dict[Any, Callable[[Any, Tensor, int, bool], Tensor]] = {
     Bernoulli.log_prob: _bernoulli,
     Normal.log_prob: _normal,
 }

@@ -75,7 +75,8 @@ class WeightedObjective(Objective):
         """Draws, and the bound ``(*batch,)`` with the gradient of the loss, negated, attached."""
         by_path = self.gradient != "score"
         relay = Relay()
-        particles = draw(path_only=True, relay=relay) if by_path else draw(detach=True)
+        how = {"path_only": True, "direct": True, "relay": relay} if by_path else {"detach": True}
+        particles = draw(**how)
         with torch.no_grad():
             log_weights = particles.log_weights
             value = self.bound_per_datum(log_weights)

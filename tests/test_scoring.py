@@ -61,6 +61,24 @@ def test_normal_is_equal_but_for_rounding(
     torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("particles", [(), (5,)])
+@pytest.mark.parametrize("program", (NORMALS | PROGRAMS).values(), ids=NORMALS | PROGRAMS)
+def test_held_distribution_passes_the_derivative_of_the_value_alone(
+    program: Callable[[Tensor], Any], particles: tuple[int, ...]
+) -> None:
+    parameter = torch.randn(*particles, BATCH, PIXELS, dtype=torch.float64, requires_grad=True)
+    data = torch.rand(BATCH, PIXELS, dtype=torch.float64).round()
+    value = data.expand_as(parameter).clone().requires_grad_()
+    fn = program(parameter)
+    whole, held = log_prob(fn, value), log_prob(fn, value, held=True)
+    assert torch.equal(whole, held)
+    weights, inputs = torch.randn_like(whole), (parameter, value)
+    _, through = torch.autograd.grad(whole, inputs, weights, retain_graph=True)
+    direct, path = torch.autograd.grad(held, inputs, weights, allow_unused=True)
+    torch.testing.assert_close(path, through)
+    assert direct is None or direct.abs().max() < 1e-12
+
+
 def test_values_are_checked_as_the_distribution_checks_them() -> None:
     logits = torch.zeros(PIXELS)
     outside = torch.full((PIXELS,), 2.0)
