@@ -12,9 +12,11 @@ from pyro_lvm.models.linear_regression import BayesianLinearRegression
 from pyro_lvm.models.logistic_regression import BayesianLogisticRegression
 from pyro_lvm.models.probabilistic_pca import ProbabilisticPCA
 from pyro_lvm.models.vae import VAE
+from pyro_lvm.models.vaeac import VAEAC
 
 __all__ = [
     "VAE",
+    "VAEAC",
     "BayesianConvNet",
     "BayesianLinearRegression",
     "BayesianLogisticRegression",

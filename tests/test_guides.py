@@ -17,6 +17,7 @@ from pyro_lvm.guides import (
     AmortizedFlow,
     AmortizedNormal,
     AutoregressiveGuide,
+    ConditioningGuide,
     DendriticSpikeGuide,
     HierarchicalNormal,
     ImplicitGuide,
@@ -61,6 +62,7 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "autoregressive-sites": lambda **k: AutoregressiveGuide(
         num_steps=3, site="z_{}", latent_features=2, **k
     ),
+    "conditioning-full": lambda **k: ConditioningGuide(latent_features=3, covariance="full", **k),
     "implicit-basis": lambda **k: ImplicitGuide(noise="basis", **k),
     "implicit-sites": lambda **k: ImplicitGuide(latent_features=TWO, **k),
     "implicit-basis-sites": lambda **k: ImplicitGuide(latent_features=TWO, noise="basis", **k),
@@ -75,6 +77,9 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "own-encoder": lambda **k: AmortizedNormal(nn.Linear(64, 7), encoder_features=7, **k),
     "own-encoder-autoregressive": lambda **k: AutoregressiveGuide(
         nn.Linear(64, 7), encoder_features=7, num_steps=3, **k
+    ),
+    "own-encoder-conditioning": lambda **k: ConditioningGuide(
+        nn.Linear(192, 7), encoder_features=7, **k
     ),
     "own-encoder-flow": lambda **k: AmortizedFlow(nn.Linear(64, 7), encoder_features=7, **k),
     "own-encoder-hierarchical": lambda **k: HierarchicalNormal(

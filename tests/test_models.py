@@ -11,7 +11,7 @@ import pytest
 import torch
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
-from vae_parts import LearnedNormal, mixed, posteriors
+from vae_parts import GivenHalf, LearnedNormal, mixed, posteriors
 
 import pyro_lvm.models
 from pyro_lvm.distributions import (
@@ -25,6 +25,7 @@ from pyro_lvm.errors import DataError, PlateError, ProgramError, PyroLVMError
 from pyro_lvm.guides import AmortizedNormal
 from pyro_lvm.models import (
     VAE,
+    VAEAC,
     BayesianConvNet,
     BayesianLinearRegression,
     BayesianLogisticRegression,
@@ -37,7 +38,7 @@ from pyro_lvm.models import (
     ProbabilisticPCA,
 )
 from pyro_lvm.models.cell_parameters import CellParameters
-from pyro_lvm.nn import ConditionalNormal
+from pyro_lvm.nn import ConditionalNormal, UNet
 from pyro_lvm.objectives import ELBO
 from pyro_lvm.testing import ContractError, check_model, discover
 
@@ -81,6 +82,11 @@ VARIANTS: dict[str, Callable[..., Any]] = {
         6, 3, (8,), prior=SemiImplicitPrior(ConditionalNormal(4, 3, (5,)), 4), **k
     ),
     "VAE-prior-vamp": lambda **k: VAE(6, 3, (8,), prior=VampPrior(*posteriors()), **k),
+    "VAEAC": lambda **k: GivenHalf(VAEAC(**k)),
+    "VAEAC-mixed": lambda **k: GivenHalf(VAEAC(6, 3, mixed(), width=8, depth=1, **k)),
+    "VAEAC-pictures": lambda **k: GivenHalf(
+        VAEAC(25, 3, "bernoulli", encoder=UNet(5, in_channels=2, channels=(4, 5)), **k)
+    ),
 }
 SEQUENCES = {"HiddenMarkov-categorical", *(name for name in VARIANTS if "Calcium" in name)}
 ROWS = {name: make for name, make in VARIANTS.items() if name not in SEQUENCES}
@@ -149,7 +155,8 @@ def test_log_probabilities_are_wide_under_autocast(make: Callable[..., Any]) -> 
 @every_variant
 def test_the_data_are_sites_named_x(make: Callable[..., Any]) -> None:
     model = make()
-    observed = pyro.poutine.trace(model).get_trace(model(size=4)).observation_nodes
+    trace = pyro.poutine.trace(model).get_trace(model(size=4))
+    observed = [name for name in trace.observation_nodes if name != "hyperprior"]
     steps = [f"x_{t}" for t in range(len(observed))]  # where a step is a site
     assert observed in (["x"], steps)
 

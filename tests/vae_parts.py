@@ -1,7 +1,11 @@
 """Parts of a VAE that several tests build it from."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from pyro.distributions import Normal, TorchDistribution
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_lvm.distributions import (
@@ -23,6 +27,22 @@ def mixed() -> MixedLikelihood:
 def posteriors() -> tuple[nn.Module, Tensor]:
     """A guide of six columns and three latents, and inputs to take its posteriors at."""
     return AmortizedNormal(in_features=6, latent_features=3, hidden=(8,)), torch.rand(10, 6)
+
+
+class GivenHalf(PyroModule):
+    """A conditional model as one of rows, of which every second entry is given."""
+
+    def __init__(self, model: PyroModule) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Any = None, *, size: int = 1) -> Tensor:
+        observed = None
+        if x is not None:
+            observed = torch.zeros(np.shape(x), dtype=torch.bool)
+            observed[..., ::2] = True
+        drawn: Tensor = self.model(x, observed, size=size)
+        return drawn
 
 
 class LearnedNormal(nn.Module):

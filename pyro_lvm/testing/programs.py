@@ -52,7 +52,8 @@ def check_model(model: nn.Module, *, size: int = 6, num_draws: int = 2000) -> No
     with strict(model):
         x, sites = _prior_draw(model, size)
         observed = _check_observed(model, x)
-        latent = {n: _held(site) for n, site in sites.items() if n not in observed}
+        drawn = {n: site for n, site in sites.items() if not site.is_observed}
+        latent = {n: _held(site) for n, site in drawn.items() if n not in observed}
         _check_prior_mean(model, num_draws, observed)
         _check_left_dims(model, x, latent, size)
         _check_permutes(model, x, latent)
@@ -148,7 +149,7 @@ def _check_observed(model: Program, x: Tensor) -> list[str]:
     """The sites that observe ``x``: some, and nothing of ``x`` is drawn anew."""
     returned: list[Any] = []
     sites = _sites(lambda: returned.append(model(x)))
-    observed = [name for name, site in sites.items() if site.is_observed]
+    observed = [n for n, site in sites.items() if site.is_observed and not site.is_factor]
     hint = "Pass the data to the site by obs=x."
     require(bool(observed), "model", "a site that observes x", sorted(sites), hint)
     require(torch.equal(returned[0], x), "model(x)", "x returned", "other values", hint)
