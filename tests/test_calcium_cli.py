@@ -61,6 +61,28 @@ def found(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.parametrize("model", ["--model calcium", "--model=calcium"])
+def test_fit_of_calcium_is_the_same(
+    model: str, recording: Path, found: Path, tmp_path: Path
+) -> None:
+    train = ("--train.steps=2", "--train.batch_size=2", "--train.accelerator=cpu")
+    draws = ("--num_samples=3", "--num_particles=2", "--snippet=2", "--num_figures=0")
+    data = ("--traces", str(recording / "traces.csv"), "--rate", "30", *model.split())
+    assert main(["fit", "--out", str(tmp_path / "run"), *data, *train, *draws]) == 0
+    written = (tmp_path / "run" / "spikes.csv").read_text()
+    assert written == (found / "spikes.csv").read_text()
+
+
+def test_help_of_fit_says_where_recordings_go(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, says in {
+        "fit": "fit --model calcium --traces",
+        "fit --model calcium": "frames a second (Hz)",
+    }.items():
+        with pytest.raises(SystemExit):
+            main([*arguments.split(), "--help"])
+        assert says in " ".join(capsys.readouterr().out.split())
+
+
 def test_tables_are_by_time_and_by_cell(found: Path) -> None:
     rows = table(found / "spikes.csv")
     assert list(rows[0]) == ["time", "left/1", "silent"]

@@ -184,6 +184,10 @@ class RunConfig(CommandConfig):
 class FitConfig(RunConfig):
     """Train one model and write config, metrics, checkpoint, posterior.nc and figures.
 
+    With `--model calcium` it is `pyro-lvm spikes`, which infers spikes from a recording of
+    calcium: `pyro-lvm fit --model calcium --traces traces.csv --rate 30`. All other arguments
+    are then those of `pyro-lvm spikes --help`.
+
     Args:
         objective: the bound
         seed: of the parameters, the batches and the draws

@@ -27,6 +27,8 @@ _COMMANDS: dict[str, tuple[Callable[[Any], None], type[CommandConfig]]] = {
     "compare": (compare, CompareConfig),
     "spikes": (infer_spikes, SpikesConfig),
 }
+_OF_RECORDINGS = (["--model", "calcium"], ["--model=calcium"])
+"""With these words ``fit`` is the command ``spikes``."""
 _FLAGS = {"resume": "go on with an earlier run in it", "overwrite": "delete an earlier run in it"}
 
 
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when all went well, 2 for wrong arguments or unusable input, 130 after Ctrl-C.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = _named(sys.argv[1:] if arguments is None else arguments)
     try:
         command, settings = _parse(given)
         if command == "list":
@@ -54,6 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("pyro-lvm: interrupted; the same command with --resume goes on", file=sys.stderr)
         return 130
     return 0
+
+
+def _named(given: Sequence[str]) -> list[str]:
+    """The arguments, with ``fit --model calcium`` replaced by the command that it is."""
+    for words in _OF_RECORDINGS:
+        for at, after in enumerate(range(len(words), len(given) + 1)):
+            if given[0] == "fit" and list(given[at:after]) == words:
+                return ["spikes", *given[1:at], *given[after:]]
+    return list(given)
 
 
 def _parse(given: list[str]) -> tuple[str, dict[str, Any]]:

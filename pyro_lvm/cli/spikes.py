@@ -38,9 +38,10 @@ def _budget() -> TrainConfig:
 class SpikesConfig(CommandConfig):
     """Infer the spikes of cells from their fluorescence, with posterior draws and figures.
 
-    A model of fluorescence is started at each cell's noise and baseline, and a guide is trained
-    on recordings that the model dreams and, in part, on the recording itself. No true spikes are
-    needed; where the file has them, they are used to judge the result and for nothing else.
+    A model of fluorescence is started at each cell's noise, baseline and, where noise lets it be
+    seen, size of transients. A guide is trained on recordings that the model dreams and, in part,
+    on the recording itself. No true spikes are needed; where the file has them, they are used to
+    judge the result and for nothing else.
 
     Args:
         traces: CSV file, one row a frame and one column a cell, or .npy or .npz
@@ -49,7 +50,7 @@ class SpikesConfig(CommandConfig):
         drop_dead: leave out cells that are never observed or constant
         raw: the traces are raw fluorescence, of which dF/F is taken first
         model: how fluorescence follows spikes
-        indicator: whose rise, decay and size of transients the model starts at
+        indicator: whose rise, decay and usual size of transients the model starts from
         amplitude: the size to start at, where it is known: dF/F of one spike (LinearCalcium)
         decay: the decay to start at, in seconds
         guide: run directory of an earlier recording, whose guide is used as it is: no training
