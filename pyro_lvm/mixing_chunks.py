@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +19,6 @@ from torch.utils.checkpoint import checkpoint
 from pyro_lvm.checks import record_checked
 from pyro_lvm.densities import log_prob
 from pyro_lvm.layout import Layout, Scale
-from pyro_lvm.mixing import split_rows
 from pyro_lvm.mixing_rows import Rows
 from pyro_lvm.particles import folded
 from pyro_lvm.tracing import Program, Site
@@ -51,10 +52,10 @@ class LaterDraws:
         """Log of the summed density of some sites, ``(1, K, *batch)`` nats for each run."""
 
         def log_sum(size: int) -> Tensor:
-            rows = record_checked(self.program, self.args, self.kwargs, self.rows(size))
-            terms = {n: log_prob(replace(rows.sites[n], mask=self.first[n].mask)) for n in names}
-            _, _, by_row = split_rows(folded(layout, terms, scales), len(layout.shape))
-            total: Tensor = rows.marginal(by_row).fresh.logsumexp(0, keepdim=True)
-            return total
+            rows = self.rows(size)
+            sites = record_checked(self.program, self.args, self.kwargs, rows).sites
+            terms = {n: log_prob(replace(sites[n], mask=self.first[n].mask)) for n in names}
+            total = reduce(add, folded(layout, terms, scales).values())
+            return rows.filled(total).logsumexp(0, keepdim=True)
 
         return [checkpoint(log_sum, size, use_reentrant=False) for size in self.sizes]

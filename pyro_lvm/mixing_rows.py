@@ -37,9 +37,13 @@ class Rows(Recorder):
     def sizes(self) -> dict[int, int]:
         return super().sizes | {-2 - self.max_plate_nesting: self.num_rows}
 
+    def filled(self, rows: Tensor) -> Tensor:  # (S, K or 1, *batch) -> (S, K, *batch)
+        """Terms for every particle."""
+        return rows.expand(-1, self.count, *rows.shape[2:])
+
     def marginal(self, rows: Tensor) -> Marginal:
         """From terms ``(S, K or 1, *batch)`` in all rows, each particle's own one first."""
-        rows = rows.expand(-1, self.count, *rows.shape[2:])
+        rows = self.filled(rows)
         return Marginal(rows[0], rows[1:], len(rows) - 1)
 
     def in_rows(self, fn: Any, columns: int) -> Any:
@@ -66,7 +70,7 @@ class GuideRows(Rows):
 
     def marginal(self, rows: Tensor) -> Marginal:
         """From terms ``(S, K or 1, *batch)`` in all rows."""
-        rows = rows.expand(-1, self.count, *rows.shape[2:])
+        rows = self.filled(rows)
         fresh = rows[self.count if self.shared else 1 :]
         return Marginal(self._own(rows), fresh, len(fresh))
 
@@ -133,7 +137,7 @@ class ModelRows(Rows):
 
     def marginal(self, rows: Tensor) -> Marginal:
         """From terms ``(J, K or 1, *batch)`` in all rows."""
-        rows = rows.expand(-1, self.count, *rows.shape[2:])
+        rows = self.filled(rows)
         return Marginal(None, rows, len(rows))
 
     def _widen(self, msg: dict[str, Any]) -> None:

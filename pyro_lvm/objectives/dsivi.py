@@ -45,8 +45,9 @@ class DSIVI(SemiImplicitObjective):
         share_mixing: one set of the guide's fresh draws for all particles of a datum.
         share_prior_mixing: one set of the model's draws for all particles and data, whose law
             must then be one for all data.
-        chunk_mixing: fresh draws of one run, of either program; all of them if left out. Memory
-            is then that of one chunk for any number, at one more run of the programs for each.
+        chunk_mixing: fresh draws at a time, of either program; all of them if left out. For
+            numbers so large that memory is short: it is then that of one chunk, and each chunk
+            is a run of the program, two where there is a gradient.
         beta: KL warm-up factor in the loss, a number or a function of the step.
         free_bits: floor of each latent site's mean KL in the loss, nats.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
@@ -132,7 +133,7 @@ class DSIVI(SemiImplicitObjective):
             args: of both programs; ``kwargs`` too.
             num_mixing: J >= 1.
             num_particles: draws of z whose mean is taken.
-            chunk_mixing: mixing draws of one run; all of them if left out.
+            chunk_mixing: mixing draws at a time; all of them if left out.
 
         Returns:
             Two tensors ``(*batch,)``, nats.

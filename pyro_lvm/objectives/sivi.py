@@ -35,8 +35,9 @@ class SIVI(SemiImplicitObjective):
         gradient: "reparam".
         num_mixing: J >= 0 fresh draws of the mixing variables, per particle and datum.
         share_mixing: one set of fresh draws for all particles of a datum.
-        chunk_mixing: fresh draws of one run; all of them if left out. Memory
-            is then that of one chunk for any number, at one more run of the guide for each.
+        chunk_mixing: fresh draws at a time; all of them if left out. For numbers so large that
+            memory is short: it is then that of one chunk, and each chunk is a run of the guide,
+            two where there is a gradient.
         beta: KL warm-up factor in the loss, a number or a function of the step.
         free_bits: floor of each latent site's mean KL in the loss, nats.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
