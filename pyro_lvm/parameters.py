@@ -7,13 +7,13 @@ from typing import Any
 
 import pyro
 from pyro.nn import PyroModule
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import am_i_wrapped
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyro_lvm.errors import ParameterError, explain
 
-__all__ = ["allow_local_parameters", "check_fresh", "unannounced"]
+__all__ = ["allow_local_parameters", "check_fresh", "is_unheard", "scoped"]
 
 
 def allow_local_parameters(program: object) -> None:
@@ -49,52 +49,42 @@ def check_fresh(name: str, init: Any) -> None:
         )
 
 
-def unannounced(program: Callable[..., Any]) -> Callable[..., Any]:
-    """``program`` without its statements of parameters, where nobody would hear them.
+def is_unheard(program: PyroModule) -> bool:
+    """Whether the statements of a module's parameters would change nothing.
 
     A ``PyroModule`` states each parameter whenever a network is read from it, a tenth of a small
     step. With ``module_local_params`` that is for handlers only: outside of any, and with Pyro's
-    validation off, the module is called as the plain one that it also is.
+    validation off, it can be called as the plain module that it also is, within :func:`scoped`.
     """
-    if am_i_wrapped() or not isinstance(program, PyroModule) or not _is_plain(program):
-        return program
-    return _Plain(program)
-
-
-def _is_plain(program: PyroModule) -> bool:
-    """Whether nothing but handlers depends on the statements."""
-    settings = pyro.settings.get("module_local_params"), pyro.settings.get("validate_poutine")
     return (
-        settings == (True, False)
+        not am_i_wrapped()
+        and not is_validation_enabled()
+        and pyro.settings.get("module_local_params")
         and type(program).__call__ is PyroModule.__call__
         and not program._pyro_context.active
-        and not any(_needs_statements(part) for part in program.modules())
+        and not _needs_statements(program)
     )
 
 
-def _needs_statements(part: nn.Module) -> bool:
+def _needs_statements(program: nn.Module) -> bool:
     """Random attributes are cached within a call, and plates subsample parameters."""
-    return isinstance(part, PyroModule) and (
-        bool(part._pyro_samples) or any(dim is not None for _, dim in part._pyro_params.values())
-    )
+    parts: list[nn.Module | None] = [program]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, PyroModule) and (
+            part._pyro_samples or any(dim is not None for _, dim in part._pyro_params.values())
+        ):
+            return True
+        if part is not None:
+            parts.extend(part._modules.values())
+    return False
 
 
-class _Plain(Messenger):
-    """Calls a ``PyroModule`` as an ``nn.Module``; ``pyro.param`` in it keeps its scope."""
+def scoped(statement: Callable[..., Any], program: PyroModule) -> Callable[..., Any]:
+    """A statement of a parameter within a module's own scope, where its call would have it."""
 
-    def __init__(self, program: PyroModule) -> None:
-        super().__init__()
-        self.program = program
+    def inside(*args: Any, **kwargs: Any) -> Any:
+        with program._pyro_context:
+            return statement(*args, **kwargs)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        with self:
-            return nn.Module.__call__(self.program, *args, **kwargs)
-
-    def _pyro_param(self, msg: dict[str, Any]) -> None:
-        fn, scope = msg["fn"], self.program._pyro_context
-
-        def scoped(*args: Any, **kwargs: Any) -> Any:
-            with scope:
-                return fn(*args, **kwargs)
-
-        msg["fn"] = scoped
+    return inside

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_lvm.errors import DataError, PlateError, ProgramError, explain
-from pyro_lvm.parameters import check_fresh, unannounced
+from pyro_lvm.parameters import check_fresh, is_unheard, scoped
 
 __all__ = ["Draw", "PlateCollision", "Program", "Recorder", "Site", "record", "unplated"]
 
@@ -110,6 +112,7 @@ class Recorder(Messenger):
         self.detach = detach
         self.sites: dict[str, Site] = {}
         self.plates: dict[str, Draw] = {}
+        self.unheard: PyroModule | None = None
         self._downstream = False
 
     @property
@@ -148,6 +151,10 @@ class Recorder(Messenger):
             if self.detach and not msg["is_observed"]:
                 msg["value"] = self._detached(msg)
             self.sites[name] = self._site(msg)
+
+    def _pyro_param(self, msg: dict[str, Any]) -> None:
+        if self.unheard is not None:
+            msg["fn"] = scoped(msg["fn"], self.unheard)
 
     def _pyro_post_param(self, msg: dict[str, Any]) -> None:
         if self.num_particles is None and len(msg["args"]) > 1:  # looking, not stepping
@@ -296,10 +303,11 @@ def _guide_draws_its_own(name: str) -> PlateError:
 
 def record(program: Program, args: Any, kwargs: Any, recorder: Recorder) -> Recorder:
     """Run ``program(*args, **kwargs)`` under ``recorder`` and return it, filled."""
-    run = unannounced(program)
+    if isinstance(program, PyroModule) and is_unheard(program):
+        recorder.unheard, program = program, partial(nn.Module.__call__, program)
     try:
         with recorder:
-            run(*args, **kwargs)
+            program(*args, **kwargs)
     except ValueError as error:
         if "Shape mismatch inside plate" not in str(error):
             raise
