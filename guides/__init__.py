@@ -5,6 +5,7 @@ from pyro_lvm.guides.amortized_categorical import AmortizedCategorical
 from pyro_lvm.guides.amortized_flow import AmortizedFlow
 from pyro_lvm.guides.amortized_normal import AmortizedNormal
 from pyro_lvm.guides.autoregressive import AutoregressiveGuide
+from pyro_lvm.guides.auxiliary import AuxiliaryNormal
 from pyro_lvm.guides.conditioning import ConditioningGuide
 from pyro_lvm.guides.dendritic_spikes import DendriticSpikeGuide
 from pyro_lvm.guides.gibbs import GibbsGuide
@@ -25,6 +26,7 @@ __all__ = [
     "AmortizedFlow",
     "AmortizedNormal",
     "AutoregressiveGuide",
+    "AuxiliaryNormal",
     "ConditioningGuide",
     "DendriticSpikeGuide",
     "GibbsConditionals",

@@ -1,5 +1,6 @@
 """Generative models: one file each, one line here."""
 
+from pyro_lvm.models.auxiliary_vae import ADGM, SDGM
 from pyro_lvm.models.bayesian_conv_net import BayesianConvNet
 from pyro_lvm.models.calcium import LinearCalcium, PhysiologicalCalcium, SaturatingCalcium
 from pyro_lvm.models.dendrite import DendriticCalcium
@@ -15,6 +16,8 @@ from pyro_lvm.models.vae import VAE
 from pyro_lvm.models.vaeac import VAEAC
 
 __all__ = [
+    "ADGM",
+    "SDGM",
     "VAE",
     "VAEAC",
     "BayesianConvNet",

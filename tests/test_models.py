@@ -24,6 +24,8 @@ from pyro_lvm.distributions import (
 from pyro_lvm.errors import DataError, PlateError, ProgramError, PyroLVMError
 from pyro_lvm.guides import AmortizedNormal
 from pyro_lvm.models import (
+    ADGM,
+    SDGM,
     VAE,
     VAEAC,
     BayesianConvNet,
@@ -56,6 +58,11 @@ RECORDINGS = {
 VARIANTS: dict[str, Callable[..., Any]] = {
     **{model.__name__: model for model in MODELS if model not in REGRESSIONS},
     **RECORDINGS,
+    "ADGM-labels": lambda **k: ADGM(6, 3, 2, (8,), num_classes=4, **k),
+    "ADGM-labels-enumerated": lambda **k: ADGM(
+        6, 3, 2, (8,), "gaussian", num_classes=4, enumerate_labels=True, **k
+    ),
+    "SDGM-labels": lambda **k: SDGM(6, 3, 2, (8,), num_classes=4, **k),
     "GaussianMixture-enumerated": lambda **k: GaussianMixture(enumerate_latents=True, **k),
     "HiddenMarkov-categorical": lambda **k: HiddenMarkov(3, "categorical", num_symbols=5, **k),
     "HierarchicalVAE-five": lambda **k: HierarchicalVAE(6, (5, 4, 3, 2, 2), (9,), **k),

@@ -30,8 +30,7 @@ class BatchNorm(nn.BatchNorm1d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        rows: Tensor = super().forward(x.flatten(0, -2))
-        return rows.unflatten(0, x.shape[:-1])
+        return super().forward(x.flatten(0, -2)).reshape(x.shape)
 
 
 class Dense(nn.Module):
