@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyro_lvm.diagnostics import impute, sample_posterior
+    from pyro_lvm.imputation import LatentImputer
     from pyro_lvm.training import FitResult, fit
 
-__all__ = ["FitResult", "__version__", "fit", "impute", "sample_posterior"]
+__all__ = ["FitResult", "LatentImputer", "__version__", "fit", "impute", "sample_posterior"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "FitResult": "pyro_lvm.training",
+    "LatentImputer": "pyro_lvm.imputation",
     "fit": "pyro_lvm.training",
     "impute": "pyro_lvm.diagnostics",
     "sample_posterior": "pyro_lvm.diagnostics",

@@ -54,6 +54,7 @@ LAYERS = (
     "data",
     "training",
     "diagnostics",
+    "imputation",
     "cli",
 )
 PROGRAMS = {"models", "guides"}  # know nothing of how they are trained

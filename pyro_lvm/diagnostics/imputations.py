@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,15 +54,29 @@ class Imputations:
 
     @classmethod
     def joined(cls, parts: Sequence[Imputations]) -> Imputations:
-        """Imputations of several runs of rows, made by one method, one below the other."""
-        return cls(
-            torch.cat([part.values for part in parts], 1),
-            torch.cat([part.observed for part in parts]),
-            _cat([part.effective_sample_size for part in parts]),
-            _cat([part.khat for part in parts]),
-            _cat([part.acceptance for part in parts]),
-            parts[0].num_chains,
+        """Imputations of several sets of rows, made by one method, one below the other."""
+        first = parts[0]
+        return replace(
+            first,
+            values=torch.cat([part.values for part in parts], 1),
+            observed=torch.cat([part.observed for part in parts]),
+            **{name: torch.cat([part.quality[name] for part in parts]) for name in first.quality},
         )
+
+    @property
+    def quality(self) -> dict[str, Tensor]:
+        """What is known of each row: ``khat``, ``effective_sample_size``, ``acceptance``."""
+        known = {
+            "khat": self.khat,
+            "effective_sample_size": self.effective_sample_size,
+            "acceptance": self.acceptance,
+        }
+        return {name: quality for name, quality in known.items() if quality is not None}
+
+    def cpu(self) -> Imputations:
+        """The same on the CPU."""
+        quality = {name: values.cpu() for name, values in self.quality.items()}
+        return replace(self, values=self.values.cpu(), observed=self.observed.cpu(), **quality)
 
     def frames(self, frame: Any, schema: Schema) -> list[Any]:
         """M completed copies of a frame, of its dtypes; observed cells are its own.
@@ -126,15 +140,9 @@ class Imputations:
         return {"row": _plain(frame.index), "column": [str(name) for name in columns]}
 
     def _per_row(self) -> dict[str, Variable]:
-        known = {
-            "khat": self.khat,
-            "effective_sample_size": self.effective_sample_size,
-            "acceptance": self.acceptance,
-        }
         return {
             name: Variable(("row",)[: quality.dim()], quality.cpu().numpy())
-            for name, quality in known.items()
-            if quality is not None
+            for name, quality in self.quality.items()
         }
 
     def _check_rows(self, frame: Any) -> None:
@@ -142,11 +150,6 @@ class Imputations:
             hint = "Pass the frame that was imputed."
             expected = f"{len(self.observed)} rows, as imputed"
             raise DataError(explain("frame", expected, str(len(frame)), hint))
-
-
-def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
-    known = [part for part in parts if part is not None]
-    return torch.cat(known) if known else None
 
 
 def _numbers(frame: Any, schema: Schema) -> Any:

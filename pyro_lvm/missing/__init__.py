@@ -11,6 +11,7 @@ from pyro_lvm.missing.columns import (
     RealColumn,
 )
 from pyro_lvm.missing.completed import Completed
+from pyro_lvm.missing.frames import read_frame, with_categories
 from pyro_lvm.missing.incomplete import Incomplete, hide, observed_part
 from pyro_lvm.missing.masks import mar, mcar, mnar
 from pyro_lvm.missing.pictures import arbitrary, block, half, pixel, rectangle
@@ -39,5 +40,7 @@ __all__ = [
     "mnar",
     "observed_part",
     "pixel",
+    "read_frame",
     "rectangle",
+    "with_categories",
 ]
