@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, linear, softplus
 
 from benchmarks.memory import saving_on
+from benchmarks.peak_memory import peak_memory
 from benchmarks.step_time import Timer, interleaved
 from pyro_lvm.guides import SemiImplicitGuide, SemiImplicitWeights
 from pyro_lvm.models import VAE, BayesianLogisticRegression
@@ -125,7 +126,7 @@ RUNS = {f"{case}, J = {count}": (case, count) for case in CASES for count in (1,
 
 
 def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
-    """Milliseconds of CPU time, their ratio by round, and KiB kept for backward, of both sides."""
+    """Of both sides: ms of CPU time, their ratio by round, MiB kept for backward and at most."""
     case_name, num_mixing = RUNS[name]
     pyro.set_rng_seed(seed)
     case = CASES[case_name]()
@@ -135,6 +136,7 @@ def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
     ours, hand = times.values()
     ratios = sorted(a / b for a, b in zip(ours, hand, strict=True))
     kept, decoder = zip(*(_kept(case, step) for step in sides.values()), strict=True)
+    peaks = [peak_memory(step) / 2**20 for step in sides.values()]
     return {
         "ours ms": median(ours),
         "by hand ms": median(hand),
@@ -144,6 +146,8 @@ def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
         "ours MiB": kept[0],
         "by hand MiB": kept[1],
         "ours, decoder MiB": decoder[0],
+        "ours peak MiB": peaks[0],
+        "by hand peak MiB": peaks[1],
     }
 
 

@@ -24,7 +24,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import log
@@ -100,25 +100,29 @@ class Marginal:
     """A log-density by row of the mixing variables, nats.
 
     Attributes:
-        own: ``(K, *batch)``, given the draw that made the latents; None for a model.
-        fresh: ``(R, K, *batch)``, given the others: R = J, or fewer where rows hold the log of
-            a sum over several draws.
-        count: J, how many others there are.
+        rows: ``(R, K, *batch)``, given one draw each, or summed over several of them.
+        has_own: whether the first row is given the draw that made the latents.
+        count: J, how many draws there are beside that one.
     """
 
-    own: Tensor | None
-    fresh: Tensor
+    rows: Tensor
+    has_own: bool
     count: int
+
+    @property
+    def own(self) -> Tensor:  # (K, *batch)
+        """Given the draw that made the latents."""
+        return self.rows[0]
+
+    @property
+    def fresh(self) -> Tensor:  # (R - 1 or R, K, *batch)
+        """Given the others."""
+        return self.rows[1:] if self.has_own else self.rows
 
     @property
     def lower(self) -> Tensor:  # (K, *batch)
         """Log of the mean over the fresh draws: at most the log-density, in the mean."""
         return torch.logsumexp(self.fresh, 0) - log(self.count)
-
-    @property
-    def rows(self) -> Tensor:  # (1 + R, K, *batch)
-        """The own draw's, and those of the others."""
-        return torch.cat([self._own.unsqueeze(0), self.fresh])
 
     @property
     def upper(self) -> Tensor:  # (K, *batch)
@@ -128,17 +132,12 @@ class Marginal:
     @property
     def value(self) -> Tensor:  # (K, *batch)
         """The side that makes log p - log q a lower bound."""
-        return self.lower if self.own is None else self.upper
+        return self.upper if self.has_own else self.lower
 
-    def joined(self, sums: Iterable[Tensor], count: int) -> Marginal:
+    def joined(self, sums: Sequence[Tensor], count: int) -> Marginal:
         """With ``count`` fresh draws more, whose summed densities' logs are ``(1, K, *batch)``."""
-        return Marginal(self.own, torch.cat([self.fresh, *sums]), self.count + count)
-
-    @property
-    def _own(self) -> Tensor:
-        if self.own is None:
-            raise ValueError("no draw of a model's mixing variables has made the latents")
-        return self.own
+        rows = torch.cat([self.rows, *sums]) if sums else self.rows
+        return Marginal(rows, self.has_own, self.count + count)
 
 
 def split_rows(

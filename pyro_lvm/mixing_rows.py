@@ -43,8 +43,7 @@ class Rows(Recorder):
 
     def marginal(self, rows: Tensor) -> Marginal:
         """From terms ``(S, K or 1, *batch)`` in all rows, each particle's own one first."""
-        rows = self.filled(rows)
-        return Marginal(rows[0], rows[1:], len(rows) - 1)
+        return Marginal(self.filled(rows), True, len(rows) - 1)
 
     def in_rows(self, fn: Any, columns: int) -> Any:
         """``fn`` expanded to ``(S, columns, *plates)``."""
@@ -71,8 +70,9 @@ class GuideRows(Rows):
     def marginal(self, rows: Tensor) -> Marginal:
         """From terms ``(S, K or 1, *batch)`` in all rows."""
         rows = self.filled(rows)
-        fresh = rows[self.count if self.shared else 1 :]
-        return Marginal(self._own(rows), fresh, len(fresh))
+        if self.shared:
+            rows = torch.cat([self._own(rows).unsqueeze(0), rows[self.count :]])
+        return Marginal(rows, True, len(rows) - 1)
 
     def _widen(self, msg: dict[str, Any]) -> None:
         fn = msg["fn"]
@@ -137,8 +137,7 @@ class ModelRows(Rows):
 
     def marginal(self, rows: Tensor) -> Marginal:
         """From terms ``(J, K or 1, *batch)`` in all rows."""
-        rows = self.filled(rows)
-        return Marginal(None, rows, len(rows))
+        return Marginal(self.filled(rows), False, len(rows))
 
     def _widen(self, msg: dict[str, Any]) -> None:
         if not msg["infer"].get("is_auxiliary"):

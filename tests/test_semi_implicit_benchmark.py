@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import plane, regression_weights, ring, semi_implicit, semi_implicit_cost
+from benchmarks.peak_memory import peak_memory
 from pyro_lvm.objectives import SIVI
 
 MAX_Z = 5.0
@@ -77,13 +78,26 @@ def test_both_sides_of_the_cost_compute_one_loss(case: str) -> None:
     assert isinstance(made.objective(3), SIVI)
 
 
+def test_peak_memory() -> None:
+    """Of three tensors of 1 MiB two are alive at a time, and one stays."""
+    kept = []
+
+    def step() -> None:
+        first = torch.zeros(2**18)
+        second = first + 1
+        del first
+        kept.append(second + 1)
+
+    assert 0 <= peak_memory(step) - 2 * 2**20 < 1024  # beside them a few numbers
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "name", "columns"),
     [
         ("plane", "X", {"SIVI, at least", "SIVI, at most"}),
         ("ring", "J' = 2", {"log-likelihood, at least"}),
-        ("cost", "regression, J = 1", {"ratio", "ours MiB"}),
+        ("cost", "regression, J = 1", {"ratio", "ours MiB", "ours peak MiB"}),
     ],
 )
 def test_runs_are_kept(part: str, name: str, columns: set[str], tmp_path: Path) -> None:
