@@ -9,7 +9,6 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from pyro_lvm.guides.gibbs_conditionals import GibbsConditionals
-from pyro_lvm.nn import as_batch
 
 __all__ = ["GibbsGuide"]
 
@@ -50,6 +49,5 @@ class GibbsGuide(PyroModule):
         """The posterior's draws. ``index`` is the objective's: rows are told apart by it."""
         if self.posterior is None:
             return {}
-        conditionals = self.conditionals
-        x = as_batch(x, conditionals.in_features, like=conditionals.head.bias)
-        return self.posterior(torch.where(x.isnan(), 0.0, x))
+        rows = self.conditionals.rows(x)
+        return self.posterior(torch.where(rows.isnan(), 0.0, rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -13,7 +14,7 @@ from torch.nn.functional import one_hot
 
 from pyro_lvm.distributions import Cells, NormalMixture
 from pyro_lvm.errors import DataError, ProgramError, explain
-from pyro_lvm.nn import MLP, ZeroImputing, check_size, positive_scale
+from pyro_lvm.nn import MLP, ZeroImputing, as_batch, check_size, positive_scale
 
 __all__ = ["GibbsConditionals"]
 
@@ -97,28 +98,32 @@ class GibbsConditionals(PyroModule):
         category = dist.Categorical(logits=classes.masked_fill(beyond, -torch.inf))
         return Cells(self._mixture(reals), category, counts > 0)
 
-    def check(self, x: Tensor) -> None:
-        """Look at observed cells ``(*, D)`` of class columns.
+    def rows(self, x: Any) -> Tensor:
+        """Data as ``(B, D)``, NaN where missing, on the device and in the dtype of the network.
 
         Raises:
-            DataError: one is not the number of a class.
+            DataError: another shape, infinite entries, or a number that no class of its column
+                has.
         """
-        unknown = (x < 0) | (x >= self.num_classes) | (x != x.round())
-        wrong = unknown & (self.num_classes > 0) & ~x.isnan()
+        rows = as_batch(x, self.in_features, like=self.head.bias)
+        unknown = (rows < 0) | (rows >= self.num_classes) | (rows != rows.round())
+        wrong = (unknown & (self.num_classes > 0) & ~rows.isnan()) | rows.isinf()
         if bool(wrong.any()):
-            *row, column = wrong.nonzero()[0].tolist()
+            row, column = wrong.nonzero()[0].tolist()
             count = int(self.num_classes[column])
-            found = f"{float(x[(*row, column)])} in row {row[-1]}"
-            hint = "Number classes from 0, set unknown ones to NaN, or raise num_classes."
-            expected = f"classes 0 to {count - 1}"
+            expected = f"classes 0 to {count - 1}, or NaN" if count else "finite numbers, or NaN"
+            found = f"{float(rows[row, column]):g} in row {row}"
+            hint = "Number classes from 0, and set cells that are not known to NaN."
             raise DataError(explain(f"column {column} of x", expected, found, hint))
+        return rows
 
     def _mixture(self, raw: Tensor) -> NormalMixture:
         if not self.num_reals:  # of class columns alone
             zero = raw.new_zeros(*raw.shape[:-1], 1)
             return NormalMixture(zero, zero, torch.ones_like(zero))
-        *logits, loc, scale = raw.split(self.num_components, -1)
-        return NormalMixture(*logits or [torch.zeros_like(loc)], loc, positive_scale(scale))
+        *weights, loc, scale = raw.split(self.num_components, -1)
+        logits = weights[0] if weights else torch.zeros_like(loc)
+        return NormalMixture(logits, loc, positive_scale(scale))
 
     @torch.no_grad()
     def _spread(self) -> None:
@@ -151,8 +156,8 @@ class _Shared(nn.Module):
         self.out_features = check_size("encoder.out_features", encoder.out_features)
 
     def forward(self, x: Tensor, column: Tensor) -> Tensor:
-        rows: Tensor = self.encoder(x.reshape(-1, x.shape[-1]))
-        return rows.reshape(*x.shape[:-1], -1)
+        h: Tensor = self.encoder(x.reshape(-1, x.shape[-1]))
+        return h.reshape(*x.shape[:-1], self.out_features)
 
 
 class _Separate(nn.Module):

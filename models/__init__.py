@@ -8,9 +8,11 @@ from pyro_lvm.models.factor_analysis import FactorAnalysis
 from pyro_lvm.models.gaussian_mixture import GaussianMixture
 from pyro_lvm.models.hidden_markov import HiddenMarkov
 from pyro_lvm.models.hierarchical_vae import HierarchicalVAE
+from pyro_lvm.models.identifiable_vae import IdentifiableVAE
 from pyro_lvm.models.linear_gaussian_ssm import LinearGaussianSSM
 from pyro_lvm.models.linear_regression import BayesianLinearRegression
 from pyro_lvm.models.logistic_regression import BayesianLogisticRegression
+from pyro_lvm.models.normalizing_flow import NormalizingFlow
 from pyro_lvm.models.probabilistic_pca import ProbabilisticPCA
 from pyro_lvm.models.vae import VAE
 from pyro_lvm.models.vaeac import VAEAC
@@ -28,8 +30,10 @@ __all__ = [
     "GaussianMixture",
     "HiddenMarkov",
     "HierarchicalVAE",
+    "IdentifiableVAE",
     "LinearCalcium",
     "LinearGaussianSSM",
+    "NormalizingFlow",
     "PhysiologicalCalcium",
     "ProbabilisticPCA",
     "SaturatingCalcium",

@@ -19,6 +19,8 @@ from pyro_lvm.guides import (
     AutoregressiveGuide,
     ConditioningGuide,
     DendriticSpikeGuide,
+    GibbsConditionals,
+    GibbsGuide,
     HierarchicalNormal,
     ImplicitGuide,
     KernelPosterior,
@@ -36,7 +38,14 @@ from pyro_lvm.parameters import allow_local_parameters
 from pyro_lvm.testing import ContractError, check_guide, discover
 
 GUIDES = discover("pyro_lvm.guides")
-OF_OTHER_DATA = {DendriticSpikeGuide, KernelPosterior, SemiImplicitWeights, SpikeGuide}
+OF_OTHER_DATA = {
+    DendriticSpikeGuide,
+    GibbsConditionals,
+    GibbsGuide,
+    KernelPosterior,
+    SemiImplicitWeights,
+    SpikeGuide,
+}
 TWO = {"z1": 3, "z2": 2}
 
 

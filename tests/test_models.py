@@ -37,6 +37,7 @@ from pyro_lvm.models import (
     HierarchicalVAE,
     LinearCalcium,
     LinearGaussianSSM,
+    NormalizingFlow,
     ProbabilisticPCA,
 )
 from pyro_lvm.models.cell_parameters import CellParameters
@@ -49,6 +50,9 @@ MODELS = discover("pyro_lvm.models")
 # rows to draw or to permute without x. tests/test_regression.py and tests/test_kernel_prior.py
 # hold them to exact answers.
 REGRESSIONS = {BayesianConvNet, BayesianLinearRegression, BayesianLogisticRegression}
+# Without latents there is nothing to expand over particles: tests/test_vgi_models.py holds it to
+# its density.
+DENSITIES = {NormalizingFlow}
 # Traces of any number of frames, of cells: a frame rate must be given.
 RECORDINGS = {
     model.__name__: partial(model, 30.0, num_frames=50)
@@ -56,7 +60,7 @@ RECORDINGS = {
     if issubclass(model, CellParameters)
 }
 VARIANTS: dict[str, Callable[..., Any]] = {
-    **{model.__name__: model for model in MODELS if model not in REGRESSIONS},
+    **{model.__name__: model for model in MODELS if model not in REGRESSIONS | DENSITIES},
     **RECORDINGS,
     "ADGM-labels": lambda **k: ADGM(6, 3, 2, (8,), num_classes=4, **k),
     "ADGM-labels-enumerated": lambda **k: ADGM(

@@ -50,26 +50,32 @@ class NormalMixture(TorchDistribution):
     support = constraints.real
     has_rsample = True
 
+    logits: Tensor
+    loc: Tensor
+    scale: Tensor
+
     def __init__(
         self, logits: Tensor, loc: Tensor, scale: Tensor, *, validate_args: bool | None = None
     ) -> None:
-        logits, self.loc, self.scale = torch.broadcast_tensors(logits, loc, scale)
-        self.logits = logits.log_softmax(-1)
-        super().__init__(logits.shape[:-1], validate_args=validate_args)
+        parts = torch.broadcast_tensors(logits.log_softmax(-1), loc, scale)
+        self.logits, self.loc, self.scale = parts
+        super().__init__(self.logits.shape[:-1], validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:
-        return (self.logits.exp() * self.loc).sum(-1)
+        mean: Tensor = (self.logits.exp() * self.loc).sum(-1)
+        return mean
 
     @property
     def variance(self) -> Tensor:
         square = self.scale.square() + (self.loc - self.mean.unsqueeze(-1)).square()
-        return (self.logits.exp() * square).sum(-1)
+        variance: Tensor = (self.logits.exp() * square).sum(-1)
+        return variance
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> NormalMixture:
         shape = (*batch_shape, self.logits.shape[-1])
-        parts = (part.expand(shape) for part in (self.logits, self.loc, self.scale))
-        return NormalMixture(*parts, validate_args=self._validate_args)
+        logits, loc, scale = (each.expand(shape) for each in (self.logits, self.loc, self.scale))
+        return NormalMixture(logits, loc, scale, validate_args=self._validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density in nats, ``(*batch,)``."""
@@ -101,7 +107,8 @@ class NormalMixture(TorchDistribution):
         standard = (value.unsqueeze(-1) - self.loc) / self.scale
         is_high = (value > self.mean).unsqueeze(-1)
         side = torch.where(is_high, -_ndtr(-standard), _ndtr(standard))
-        return (self.logits.exp() * side).sum(-1)
+        probability: Tensor = (self.logits.exp() * side).sum(-1)
+        return probability
 
 
 def _ndtr(value: Tensor) -> Tensor:

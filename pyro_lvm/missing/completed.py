@@ -55,6 +55,7 @@ class Completed(PyroModule):
         x = torch.where(x.isnan(), 0.0, x)
         if not self.exact:
             return self.model(x)
+        evidence: Any = self.model.log_evidence
         with data_plate(len(x), like=x):
-            pyro.factor("x", self.model.log_evidence(x))
+            pyro.factor("x", evidence(x))
         return x

@@ -7,6 +7,7 @@ from pyro_lvm.objectives.ciwae import CIWAE
 from pyro_lvm.objectives.cubo import CUBO
 from pyro_lvm.objectives.dsivi import DSIVI
 from pyro_lvm.objectives.elbo import ELBO
+from pyro_lvm.objectives.gibbs import VGI
 from pyro_lvm.objectives.iwae import IWAE
 from pyro_lvm.objectives.iwhvi import IWHVI
 from pyro_lvm.objectives.miwae import MIWAE
@@ -33,6 +34,7 @@ __all__ = [
     "SIVI",
     "TVO",
     "UIVI",
+    "VGI",
     "AlphaDivergence",
     "Renyi",
     "ReweightedWakeSleep",
