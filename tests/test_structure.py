@@ -18,6 +18,7 @@ LAYERS = (
     "nn",
     "hmc",
     "weights",
+    "metropolis",
     "scoring",
     "distributions",
     "masking",
@@ -54,6 +55,7 @@ LAYERS = (
     "data",
     "training",
     "diagnostics",
+    "mcmc",
     "imputation",
     "cli",
 )

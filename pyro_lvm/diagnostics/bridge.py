@@ -15,6 +15,7 @@ from torch import Tensor
 import pyro_lvm
 from pyro_lvm.adversarial import AdversarialObjective
 from pyro_lvm.diagnostics.chunks import Chunks, Plated
+from pyro_lvm.diagnostics.correction import corrected, correction_of
 from pyro_lvm.diagnostics.inference_data import DATA_GROUPS, Groups, Variable, as_container
 from pyro_lvm.diagnostics.missing import UnknownRatio, mixing_of, ratio_of
 from pyro_lvm.diagnostics.predictive import collect
@@ -40,11 +41,13 @@ def to_inference_data(
     posterior_predictive: bool = True,
     prior: bool = True,
     log_likelihood: bool = True,
+    correct: str | None = None,
+    num_chains: int = 4,
     objective: Objective | None = None,
     seed: int | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Draw from the guide and hand ArviZ everything it can use, without gradient.
+    r"""Draw from the guide and hand ArviZ everything it can use, without gradient.
 
     Groups: posterior, sample_stats (``log_p``, ``log_q``, ``log_weight`` per datum, nats),
     observed_data, constant_data (tensor arguments of the model that it does not observe)
@@ -54,7 +57,13 @@ def to_inference_data(
 
     A guide's draws are independent, so R-hat and ESS look perfect *whatever the fit*. Look
     at :func:`pareto_khat` of ``log_weight`` per datum instead (:func:`log_evidence` gives it
-    at more draws).
+    at more draws), or correct the draws. With ``correct="mh"`` they are proposals of
+    Metropolis-Hastings chains whose limit is the exact posterior, each datum with chains of its
+    own (:func:`pyro_lvm.metropolis.independence_chain`; 100 states of warm-up are dropped):
+    R-hat and ESS then mean what they say, and ``acceptance_rate`` is in sample_stats. With
+    ``correct="psis"`` draws are resampled in proportion to Pareto-smoothed weights (Vehtari et
+    al. 2024, arXiv:1507.02646). The attributes ``khat_max`` and ``khat_above_0.7`` tell how far
+    to trust either; where k-hat is above 0.7, or chains accept less than 1 %, a warning says so.
 
     Where a guide or prior has no density, the discriminator of ``objective`` stands for it:
     ``log_q`` then has its estimate of the log-ratio of guide to prior, ``log_p`` leaves that
@@ -66,13 +75,15 @@ def to_inference_data(
     Args:
         model: generative program, called as ``model(*args, **kwargs)``.
         guide: its guide.
-        num_samples: draws, in one chain.
+        num_samples: draws in all, in one chain or, with ``correct="mh"``, in ``num_chains``.
         chunk_size: draws at a time; by default as many as bound the memory.
         coords: labels by dim; plates have the indices of their data otherwise.
         dims: names of the event dims of a variable, by its name.
         posterior_predictive: whether to draw data anew from each posterior draw.
         prior: whether to draw latents and data from the model alone.
         log_likelihood: whether to score the data under each draw.
+        correct: None, "mh" or "psis".
+        num_chains: of ``correct="mh"``; a divisor of ``num_samples``.
         objective: what the programs were trained by, for the record and its discriminator.
         seed: makes the draws repeatable; the global random state is left as it was.
 
@@ -82,7 +93,8 @@ def to_inference_data(
 
     Raises:
         ValueError: programs that do not fit each other, ``dims`` or ``coords`` that do not
-            fit the sites, or a count below 1.
+            fit the sites, a count below 1, an unknown correction, or one of weights that are
+            not exact.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -97,10 +109,13 @@ def to_inference_data(
         >>> dict(container["posterior"].sizes)
         {'chain': 1, 'draw': 50, 'data': 2}
     """
+    correction = correction_of(correct)
+    num_chains = num_chains if correction and correction.has_chains else 1
+    num_draws = correction.num_draws(num_samples, num_chains) if correction else num_samples
     with _seeded(seed):
         ratio = ratio_of(objective, otherwise=UnknownRatio())
         mixing = mixing_of(objective, otherwise=DSIVI())
-        chunks = Chunks(ELBO, model, guide, args, kwargs, num_samples, chunk_size, ratio, mixing)
+        chunks = Chunks(ELBO, model, guide, args, kwargs, num_draws, chunk_size, ratio, mixing)
         switches = {
             "posterior_predictive": posterior_predictive,
             "prior": prior,
@@ -109,6 +124,9 @@ def to_inference_data(
         plated = collect(chunks, {name for name, wanted in switches.items() if wanted})
         attrs = _attrs(num_samples, objective, seed)
         attrs["log_weight_is_exact"] = int(not (chunks.uses_ratio or chunks.mixes))
+        if correction:
+            plated, told = corrected(plated, correction, chunks, num_chains)
+            attrs |= {"correction": correct, **told}
         if isinstance(objective, AdversarialObjective):
             judged = ratio_quality(
                 objective, model, guide, *args, num_samples=num_samples, **kwargs
@@ -120,7 +138,7 @@ def to_inference_data(
         for group, variables in plated.items()
     }
     labels = {**_plate_labels(chunks, groups), **(coords or {})}
-    return as_container(groups, labels, attrs)
+    return as_container(groups, labels, attrs, num_chains)
 
 
 def _plate_labels(chunks: Chunks, groups: Groups) -> dict[str, Any]:

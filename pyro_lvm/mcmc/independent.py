@@ -1,0 +1,149 @@
+"""A trained guide as the proposal of Pyro's MCMC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
+from torch import Tensor
+
+from pyro_lvm.diagnostics.chunks import Chunks, Plated, check_count
+from pyro_lvm.diagnostics.correction import check_exact, in_plates
+from pyro_lvm.diagnostics.discrete import with_discrete_draws
+from pyro_lvm.diagnostics.posterior import latent_draws
+from pyro_lvm.errors import PyroLVMError, explain
+from pyro_lvm.metropolis import independence_chain
+from pyro_lvm.objectives import ELBO
+
+__all__ = ["IndependentMetropolisHastings"]
+
+Program = Callable[..., Any]
+State = dict[str, Tensor]
+
+
+class _Proposal(NamedTuple):
+    draws: dict[str, Plated]  # one draw each
+    log_weight: Tensor  # (*batch,)
+
+
+class IndependentMetropolisHastings(MCMCKernel):  # type: ignore[misc]
+    r"""A kernel of :class:`pyro.infer.MCMC` whose proposals are a guide's draws.
+
+    .. math:: z' \sim q(z' \mid x), \quad \text{accepted with probability }
+        \min\Bigl(1, \frac{p(x, z')\, q(z \mid x)}{p(x, z)\, q(z' \mid x)}\Bigr)
+
+    The limit is the exact posterior, whatever the guide. The batch is that of the objectives: each
+    datum accepts for itself, so that the rate does not vanish with the number of data. A chain
+    starts at a draw of the guide. For many chains at once and all of ArviZ's groups, call
+    :func:`pyro_lvm.diagnostics.to_inference_data` with ``correct="mh"``.
+
+    Args:
+        model: generative program.
+        guide: its guide, with a density.
+        block_size: proposals made at a time.
+
+    Raises:
+        DensityError: the guide's density is an estimate.
+        PlateError: a minibatch beside a latent of all data.
+
+    References:
+        Tierney (1994), *Markov chains for exploring posterior distributions*, section 2.3.3.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyro.infer import MCMC
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 1.0))
+        >>> kernel = IndependentMetropolisHastings(model, guide)
+        >>> mcmc = MCMC(kernel, num_samples=2000, warmup_steps=50, disable_progbar=True)
+        >>> mcmc.run(torch.tensor([-1.0, 2.0]))
+        >>> draws = mcmc.get_samples()["z"]  # the posteriors are N(-0.5, 0.5), N(1, 0.5)
+        >>> draws.shape, kernel.diagnostics()["acceptance rate"].round(decimals=1)
+        (torch.Size([2000, 2]), tensor([0.8000, 0.8000]))
+    """
+
+    def __init__(self, model: Program, guide: Program, *, block_size: int = 256) -> None:
+        self.model, self.guide = model, guide
+        self.block_size = check_count("block_size", block_size)
+        self.transforms: dict[str, Any] = {}  # draws are where the model has them
+        super().__init__()
+
+    def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
+        """Start at a draw of the guide given the data."""
+        chunks = Chunks(ELBO, self.model, self.guide, args, kwargs, self.block_size)
+        check_exact(chunks)
+        layout = chunks.probe.layout
+        self._batch = layout.names if layout else ()
+        self._proposals = _endless(chunks)
+        self._current = next(self._proposals)
+        self._warmup_left = warmup_steps
+        self._restart_counts()
+
+    @property
+    def initial_params(self) -> State:
+        """The start, ``(*plates, *event)`` by latent site."""
+        return self._state()
+
+    @initial_params.setter
+    def initial_params(self, params: State) -> NoReturn:
+        expected = "none: chains start at the guide's draws"
+        hint = "Leave initial_params out."
+        raise PyroLVMError(explain("initial_params", expected, f"{sorted(params)}", hint))
+
+    @torch.no_grad()
+    def sample(self, params: State) -> State:
+        """The next state after ``params``, which is the last one returned."""
+        now, new = self._current, next(self._proposals)
+        chain = independence_chain(torch.stack([now.log_weight, new.log_weight]))
+        accepted = chain.rows[1:].bool()
+        self._current = _Proposal(
+            {n: self._either(accepted, new.draws[n], draws) for n, draws in now.draws.items()},
+            torch.where(accepted[0], new.log_weight, now.log_weight),
+        )
+        self._count(accepted[0])
+        return self._state()
+
+    def logging(self) -> dict[str, str]:
+        """The acceptance rate so far, over all data and of the worst."""
+        rate = self._rate()
+        return {"acc. rate": f"{rate.mean().item():.3f}", "lowest": f"{rate.min().item():.3f}"}
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """The acceptance rate of each datum, ``(*batch,)``."""
+        return {"acceptance rate": self._rate()}
+
+    def _either(self, accepted: Tensor, new: Plated, now: Plated) -> Plated:
+        taken = in_plates(accepted, now, self._batch)
+        return Plated(now.plates, torch.where(taken, new.values, now.values))
+
+    def _state(self) -> State:
+        return {name: draws.values[0] for name, draws in self._current.draws.items()}
+
+    def _count(self, accepted: Tensor) -> None:
+        self._moved, self._steps = self._moved + accepted, self._steps + 1
+        self._warmup_left -= 1
+        if self._warmup_left == 0:
+            self._restart_counts()
+
+    def _restart_counts(self) -> None:
+        self._moved, self._steps = torch.zeros_like(self._current.log_weight), 0
+
+    def _rate(self) -> Tensor:
+        return self._moved / max(self._steps, 1)
+
+
+@torch.no_grad()
+def _endless(chunks: Chunks) -> Iterator[_Proposal]:
+    while True:
+        for particles in (with_discrete_draws(chunks, drawn) for drawn in chunks):
+            draws = latent_draws(chunks, particles)
+            for k, log_weight in enumerate(particles.log_weights):
+                one = {n: Plated(d.plates, d.values[k : k + 1]) for n, d in draws.items()}
+                yield _Proposal(one, log_weight)
