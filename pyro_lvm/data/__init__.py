@@ -6,6 +6,7 @@ from pyro_lvm.data.checks import check_data
 from pyro_lvm.data.digits import digits
 from pyro_lvm.data.fashion_mnist import fashion_mnist
 from pyro_lvm.data.fluorescence import delta_f, noise_level
+from pyro_lvm.data.frames import horse_colic
 from pyro_lvm.data.frey_faces import frey_faces
 from pyro_lvm.data.mnist import mnist
 from pyro_lvm.data.omniglot import omniglot
@@ -33,6 +34,7 @@ __all__ = [
     "fashion_mnist",
     "frame_counts",
     "frey_faces",
+    "horse_colic",
     "load",
     "mnist",
     "noise_level",

@@ -80,8 +80,8 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         >>> frame["place"] = pd.Categorical(["sea", "town", None, "sea"])
         >>> imputer = LatentImputer(max_steps=5, num_draws=10, random_state=0)
         >>> completed = imputer.fit_transform(frame)
-        >>> completed.isna().any(axis=None), (completed.dtypes == frame.dtypes).all()
-        (False, True)
+        >>> int(completed.isna().sum().sum()), bool((completed.dtypes == frame.dtypes).all())
+        (0, True)
         >>> [len(table) for table in imputer.sample(frame, num_imputations=3)]
         [4, 4, 4]
     """
