@@ -19,6 +19,7 @@ from pyro_lvm.guides.semi_amortized import SemiAmortized
 from pyro_lvm.guides.semi_implicit import SemiImplicitGuide
 from pyro_lvm.guides.semi_implicit_weights import SemiImplicitWeights
 from pyro_lvm.guides.spikes import SpikeGuide
+from pyro_lvm.guides.structured import StructuredGuide
 
 __all__ = [
     "AmortizedBernoulli",
@@ -40,4 +41,5 @@ __all__ = [
     "SemiImplicitGuide",
     "SemiImplicitWeights",
     "SpikeGuide",
+    "StructuredGuide",
 ]

@@ -35,6 +35,7 @@ from pyro_lvm.models import (
     GaussianMixture,
     HiddenMarkov,
     HierarchicalVAE,
+    IdentifiableVAE,
     LinearCalcium,
     LinearGaussianSSM,
     NormalizingFlow,
@@ -50,6 +51,8 @@ MODELS = discover("pyro_lvm.models")
 # rows to draw or to permute without x. tests/test_regression.py and tests/test_kernel_prior.py
 # hold them to exact answers.
 REGRESSIONS = {BayesianConvNet, BayesianLinearRegression, BayesianLogisticRegression}
+# Called with covariates too, though its latents are of one datum: tests/test_identifiable.py.
+REGRESSIONS |= {IdentifiableVAE}
 # Without latents there is nothing to expand over particles: tests/test_vgi_models.py holds it to
 # its density.
 DENSITIES = {NormalizingFlow}

@@ -10,6 +10,7 @@ from pyro_lvm.diagnostics.imputation import impute
 from pyro_lvm.diagnostics.imputation_chains import MetropolisWithinGibbs
 from pyro_lvm.diagnostics.imputation_sweeps import GibbsSweeps
 from pyro_lvm.diagnostics.imputations import Imputations
+from pyro_lvm.diagnostics.mean_correlation import mean_correlation
 from pyro_lvm.diagnostics.posterior import sample_posterior
 from pyro_lvm.diagnostics.ratio_quality import RatioQuality, plot_calibration, ratio_quality
 from pyro_lvm.diagnostics.sandwich import plot_sandwich
@@ -53,6 +54,7 @@ __all__ = [
     "effective_sample_size",
     "impute",
     "log_evidence",
+    "mean_correlation",
     "pareto_khat",
     "pareto_smooth",
     "plot_calibration",
