@@ -12,7 +12,9 @@ __all__ = ["spike_heights"]
 
 _ERRORS = 3.0
 """Standard errors above 0 of a transient that counts as one."""
-_SHARE, _FEWEST = 0.2, 5
+_FLOOR = 0.5
+"""Of the usual height: what is lower is drift or neuropil, of which there is some in any cell."""
+_SHARE, _FEWEST = 0.25, 5
 """Of the transients of a cell, the share below the height of one spike; how few say nothing."""
 
 
@@ -20,10 +22,11 @@ def spike_heights(x: Tensor, transient: Tensor, usual: Tensor) -> Tensor:
     """The height of a single spike in each trace, from its smaller isolated transients.
 
     At every frame, level and height of a transient that begins there are fitted to the frames
-    around it by least squares. Transients are heights above three standard errors that no other
-    within half a transient exceeds. Several spikes add up to larger ones, so one spike is taken
-    to be their lower fifth. That is biased where noise hides single spikes, so the usual height
-    stays where it would be below three standard errors, and where there are fewer than five.
+    around it by least squares. Transients are heights above three standard errors, and half of
+    the usual one, that no other within half a transient exceeds. Several spikes add up to larger
+    ones, so one spike is taken to be their lower quartile. That is biased where noise hides single
+    spikes: the usual height stays where it would be below three standard errors, and where there
+    are fewer than five transients.
 
     Args:
         x: ``(B, T)`` dF/F, NaN where a frame is missing.
@@ -45,7 +48,8 @@ def spike_heights(x: Tensor, transient: Tensor, usual: Tensor) -> Tensor:
     height, error = _least_squares(x, transient)
     reach = transient.shape[-1] // 2
     highest = max_pool1d(height, 2 * reach + 1, stride=1, padding=reach)
-    found = (height == highest) & (height > _ERRORS * error)
+    least = torch.maximum(_ERRORS * error, _FLOOR * usual.unsqueeze(-1))
+    found = (height == highest) & (height > least)
     seen = usual > _ERRORS * error.nanmedian(-1).values
     lower = torch.where(found, height, torch.nan).nanquantile(_SHARE, -1)
     return torch.where(seen & (found.sum(-1) >= _FEWEST), lower, usual)
