@@ -28,7 +28,7 @@ class _Proposal(NamedTuple):
     log_weight: Tensor  # (*batch,)
 
 
-class IndependentMetropolisHastings(MCMCKernel):  # type: ignore[misc]
+class IndependentMetropolisHastings(MCMCKernel):
     r"""A kernel of :class:`pyro.infer.MCMC` whose proposals are a guide's draws.
 
     .. math:: z' \sim q(z' \mid x), \quad \text{accepted with probability }
@@ -68,6 +68,11 @@ class IndependentMetropolisHastings(MCMCKernel):  # type: ignore[misc]
         >>> draws.shape, kernel.diagnostics()["acceptance rate"].round(decimals=1)
         (torch.Size([2000, 2]), tensor([0.8000, 0.8000]))
     """
+
+    _proposals: Iterator[_Proposal]
+    _current: _Proposal
+    _moved: Tensor
+    _steps: int
 
     def __init__(self, model: Program, guide: Program, *, block_size: int = 256) -> None:
         self.model, self.guide = model, guide
