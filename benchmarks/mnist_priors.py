@@ -1,9 +1,9 @@
 """Priors of a VAE on MNIST: N(0, I), VampPrior, and the semi-implicit ones of DSIVI.
 
-784-300-300-40, 500 pseudo-inputs or prior draws a step, pictures binarised for each batch; all
-priors get the same number of steps. They are judged on every 20th test digit by 500 draws of
+784-300-300-40, 250 pseudo-inputs or prior draws a step, pictures binarised for each batch; all
+priors get the same number of steps. They are judged on every 20th test digit by 250 draws of
 the guide. Given its draws a semi-implicit prior is a mixture of posteriors too, so all five
-are evaluated as mixtures of Normals: one, 500, or as many as there are prior draws, whose bound
+are evaluated as mixtures of Normals: one, 250, or as many as there are prior draws, whose bound
 of log p(x) is lower in the mean than the value under the prior itself.
 
 References:
@@ -34,10 +34,10 @@ from pyro_lvm.objectives import DSIVI, ELBO
 __all__ = ["RUNS", "components", "log_mixture", "log_weights", "programs", "run"]
 
 FEATURES, LATENTS, HIDDEN = 784, 40, (300, 300)
-COUNT = 500
-STEPS, BATCH, RATE, WARM_UP = 2500, 100, 1e-3, 500
-PARTICLES, EVERY = 500, 20
-PRIOR_DRAWS = (500, 5000)  # in evaluation
+COUNT = 250
+STEPS, BATCH, RATE, WARM_UP = 2000, 100, 1e-3, 500
+PARTICLES, EVERY = 250, 20
+PRIOR_DRAWS = (250, 5000)  # in evaluation
 RUNS = ["N(0, I)", "VampPrior", "VampPrior-data", "DSIVI-prior", "DSIVI-agg"]
 
 

@@ -23,7 +23,6 @@ from pyro_lvm.mixing_rows import FreshRows, GuideRows, ModelRows, Rows
 from pyro_lvm.objective import Objective
 from pyro_lvm.particles import Particles, assembled, check_densities, check_runs, folded
 from pyro_lvm.tracing import Program, Recorder
-from pyro_lvm.weights import log_mean_exp
 
 __all__ = ["MixedParticles", "SemiImplicitObjective", "draw_mixed", "run_model", "weighed"]
 
@@ -234,9 +233,6 @@ class SemiImplicitObjective(Objective):
             free_bits=free_bits,
             max_plate_nesting=max_plate_nesting,
         )
-
-    def bound_per_datum(self, log_weights: Tensor) -> Tensor:
-        return log_mean_exp(log_weights)
 
     def estimate(self, draw: Draw) -> tuple[Particles, Tensor]:
         """Draws, and the bound ``(*batch,)`` with its gradient; at the first step, a check."""

@@ -53,7 +53,7 @@ def test_evaluation_is_the_objectives(name: str) -> None:
     first, second = torch.stack(ours), torch.stack(theirs)
     error = ((first.var(0) + second.var(0)) / 20).sqrt()
     assert ((first.mean(0) - second.mean(0)).abs() < MAX_Z * error).all()
-    assert (error < 0.1).all()
+    assert (error < 0.2).all()
 
 
 def test_pseudo_inputs_that_are_data_are_not_trained_on() -> None:
@@ -75,6 +75,6 @@ def test_runs_are_kept(name: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(mnist_priors, "data", Splits)
     found = semi_implicit.outcome(tmp_path / "kept.json", "mnist", name, 0, 2)
-    labels = [" (500 prior draws)", " (5000 prior draws)"] if name[0] == "D" else [""]
+    labels = [" (250 prior draws)", " (5000 prior draws)"] if name[0] == "D" else [""]
     assert set(found) == {what + by for what in ("log p(x)", "ELBO") for by in labels}
     assert all(found[f"log p(x){by}"] >= found[f"ELBO{by}"] for by in labels)

@@ -5,6 +5,7 @@ here right code fails about once in 1e4 runs.
 """
 
 import itertools
+from inspect import signature
 from math import log, prod
 
 import pyro
@@ -14,6 +15,7 @@ import torch
 from explained import explained
 from torch import Tensor, nn
 
+from pyro_lvm import objectives
 from pyro_lvm.diagnostics import (
     log_evidence,
     plot_sandwich,
@@ -389,6 +391,21 @@ def test_guide_without_mixing_is_the_importance_weighted_bound() -> None:
     assert values[0].equal(values[2])
 
 
+def test_mean_of_several_bounds_that_share_mixing_draws() -> None:
+    values = []
+    for num_groups in (1, 3, 6):
+        pyro.set_rng_seed(0)
+        objective = DSIVI(6, num_mixing=4, num_groups=num_groups, share_mixing=True)
+        values.append(objective.bound(mixed_prior, gaussian, X.expand(5)))
+        pyro.set_rng_seed(0)
+        log_weights = objective.log_weights(mixed_prior, gaussian, X.expand(5))
+        groups = log_weights.reshape(num_groups, -1, 5)
+        by_hand = (groups.exp().mean(1)).log().mean(0)
+        torch.testing.assert_close(values[-1], by_hand)
+    assert (values[0] > values[1]).all()
+    assert (values[1] > values[2]).all()
+
+
 # Gradients
 
 
@@ -467,6 +484,23 @@ def test_elbo_refuses_and_pyro_does_not() -> None:
         ELBO().loss(model, noisy(1.0), x)
     with explained(ProgramError, "auxiliary site 'zeta'", "density", "mixing variable", "DSIVI"):
         ELBO().loss(mixed_prior, gaussian, x)
+
+
+PLAIN = [
+    objective
+    for name in objectives.__all__
+    if not (objective := getattr(objectives, name)).mixes
+    and not any(p.default is p.empty for p in signature(objective).parameters.values())
+]
+
+
+@pytest.mark.parametrize("objective", PLAIN)
+def test_no_other_objective_takes_mixing_variables(objective) -> None:
+    """Those with a discriminator need no density, and are not among these."""
+    with explained(ProgramError, "auxiliary site 'psi'", "density", "mixing variable", "SIVI"):
+        objective(2).differentiable_loss(model, gaussian, X)
+    with explained(ProgramError, "auxiliary site 'zeta'", "density", "mixing variable", "DSIVI"):
+        objective(2).loss(mixed_prior, gaussian, X)
 
 
 def test_sivi_refuses_a_mixed_prior() -> None:
@@ -574,6 +608,12 @@ def test_shared_prior_draws_need_one_law() -> None:
 def test_arguments(make, name: str) -> None:
     with explained(ProgramError, name, "", "", "Pass"):
         make()
+
+
+@pytest.mark.parametrize("objective", [SIVI, DSIVI, IWHVI])
+def test_groups_of_unequal_size(objective) -> None:
+    with explained(ProgramError, "num_groups", "divides num_particles=4", "3", "all draws"):
+        objective(4, num_groups=3)
 
 
 # The sandwich

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from pyro.infer.elbo import ELBOModule
-from torch import nn
+from torch import Tensor, nn
 
 from pyro_lvm.annealing import Schedule
 from pyro_lvm.checks import record_checked
 from pyro_lvm.densities import guide_sites, log_prob
 from pyro_lvm.errors import ParameterError, ProgramError, explain
 from pyro_lvm.mixing import Mixing, check_draws, mixing_sites
+from pyro_lvm.objectives.groups import check_groups, grouped
 from pyro_lvm.reverse import reversed_rows
 from pyro_lvm.semi_implicit import MixedParticles, SemiImplicitObjective, run_model, weighed
 from pyro_lvm.tracing import Program, Recorder
+from pyro_lvm.weights import log_mean_exp
 
 __all__ = ["IWHVI"]
 
@@ -48,6 +50,8 @@ class IWHVI(SemiImplicitObjective):
         gradient: "reparam".
         num_mixing: J >= 0 draws of the reverse program, per particle and datum.
         reverse: the program; by default the guide's attribute of that name.
+        num_groups: M, which divides K: the bound is the mean of M bounds of K / M draws each.
+            1 importance-weights all of them, K averages evidence lower bounds.
         beta: KL warm-up factor in the loss, a number or a function of the step.
         free_bits: floor of each latent site's mean KL in the loss, nats.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
@@ -85,12 +89,14 @@ class IWHVI(SemiImplicitObjective):
         *,
         num_mixing: int = 10,
         reverse: Program | None = None,
+        num_groups: int = 1,
         beta: Schedule = 1.0,
         free_bits: float = 0.0,
         max_plate_nesting: int | None = None,
     ) -> None:
         self.num_mixing = check_draws("num_mixing", num_mixing, 0)
         self.reverse = reverse
+        self.num_groups = check_groups(num_groups, num_particles)
         super().__init__(
             Mixing(num_mixing),
             num_particles,
@@ -99,6 +105,9 @@ class IWHVI(SemiImplicitObjective):
             free_bits=free_bits,
             max_plate_nesting=max_plate_nesting,
         )
+
+    def bound_per_datum(self, log_weights: Tensor) -> Tensor:
+        return log_mean_exp(grouped(log_weights, self.num_groups)).mean(0)
 
     def run(
         self,

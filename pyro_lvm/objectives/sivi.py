@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from pyro_lvm.annealing import Schedule
 from pyro_lvm.mixing import Mixing, check_chunk, check_draws
+from pyro_lvm.objectives.groups import check_groups, grouped
 from pyro_lvm.semi_implicit import SemiImplicitObjective
+from pyro_lvm.weights import log_mean_exp
 
 __all__ = ["SIVI"]
 
@@ -38,6 +42,8 @@ class SIVI(SemiImplicitObjective):
         chunk_mixing: fresh draws at a time; all of them if left out. For numbers so large that
             memory is short: it is then that of one chunk, and each chunk is a run of the guide,
             two where there is a gradient.
+        num_groups: M, which divides K: the bound is the mean of M bounds of K / M draws each.
+            1 importance-weights all of them, K averages evidence lower bounds.
         beta: KL warm-up factor in the loss, a number or a function of the step.
         free_bits: floor of each latent site's mean KL in the loss, nats.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
@@ -77,6 +83,7 @@ class SIVI(SemiImplicitObjective):
         num_mixing: int = 50,
         share_mixing: bool = False,
         chunk_mixing: int | None = None,
+        num_groups: int = 1,
         beta: Schedule = 1.0,
         free_bits: float = 0.0,
         max_plate_nesting: int | None = None,
@@ -84,6 +91,7 @@ class SIVI(SemiImplicitObjective):
         self.num_mixing = check_draws("num_mixing", num_mixing, 0)
         self.share_mixing = share_mixing
         self.chunk_mixing = check_chunk(chunk_mixing)
+        self.num_groups = check_groups(num_groups, num_particles)
         super().__init__(
             Mixing(num_mixing, 0, share_mixing, chunk=chunk_mixing),
             num_particles,
@@ -92,3 +100,6 @@ class SIVI(SemiImplicitObjective):
             free_bits=free_bits,
             max_plate_nesting=max_plate_nesting,
         )
+
+    def bound_per_datum(self, log_weights: Tensor) -> Tensor:
+        return log_mean_exp(grouped(log_weights, self.num_groups)).mean(0)
