@@ -45,12 +45,15 @@ class DendriticSpikeGuide(PyroModule):
         spike_rate: spikes, and inputs of a spine, per second that the guide starts with.
         state_features: size of the recurrent states of "autoregressive".
         noise_features: size of a frame's noise in each layer of "implicit".
+        counts: frames hold any number of spikes, for models with spikes="poisson"; of "factorised"
+            and "autoregressive".
         encoder_features: size of a given encoder's output.
         num_data: N, the model's own ``num_data``.
 
     Raises:
-        ProgramError: an unknown posterior, a size below 1, a rate or temperature of 0 or less,
-            as many spikes as frames, an encoder without ``encoder_features``.
+        ProgramError: an unknown posterior, one that has no counts, a size below 1, a rate or
+            temperature of 0 or less, as many spikes as frames, an encoder without
+            ``encoder_features``.
         DataError: ``x`` has another shape, or no frames or spines.
 
     Example:
@@ -69,12 +72,13 @@ class DendriticSpikeGuide(PyroModule):
         spike_rate: float = 1.0,
         state_features: int = 64,
         noise_features: int = 8,
+        counts: bool = False,
         encoder_features: int | None = None,
         num_data: int | None = None,
     ) -> None:
         super().__init__(name=type(self).__name__)
         make = SpikePosteriors(
-            posterior, rate, spike_rate, temperature, state_features, noise_features
+            posterior, rate, spike_rate, temperature, state_features, noise_features, counts
         )
         self.rate = float(rate)
         self.num_data = num_data if num_data is None else check_size("num_data", num_data)

@@ -7,18 +7,19 @@ from math import log
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from pyro_lvm.distributions import Autoregressive, Entries
+from pyro_lvm.distributions import Autoregressive, Entries, StoppedCounts
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.guides.bernoulli_draws import bernoulli
 from pyro_lvm.guides.recurrence import RecurrentSteps
 from pyro_lvm.guides.spike_noise import ImplicitSpikes
 from pyro_lvm.nn import MLP, check_choice, check_positive, check_size
 
-__all__ = ["AutoregressiveSpikes", "FactorisedSpikes", "SpikePosteriors"]
+__all__ = ["AutoregressiveSpikes", "FactorisedCounts", "FactorisedSpikes", "SpikePosteriors"]
 
 _DRAWS = {"factorised": "exact", "relaxed": "relaxed", "straight_through": "straight_through"}
 _FAMILIES = (*_DRAWS, "autoregressive", "implicit")
-_SPIKES = Entries("bernoulli")
+_COUNTING = ("factorised", "autoregressive")
+_SPIKES, _COUNTS = Entries("bernoulli"), Entries("counts", num_categories=4)
 
 
 class SpikePosteriors:
@@ -31,10 +32,11 @@ class SpikePosteriors:
         temperature: of "relaxed", "straight_through" and "implicit".
         state_features: of "autoregressive".
         noise_features: of "implicit".
+        counts: frames hold any number of spikes, in place of one at most.
 
     Raises:
-        ProgramError: an unknown family, a size below 1, a rate or temperature of 0 or less, as
-            many spikes as frames.
+        ProgramError: an unknown family, one that has no counts, a size below 1, a rate or
+            temperature of 0 or less, as many spikes as frames.
     """
 
     def __init__(
@@ -45,9 +47,10 @@ class SpikePosteriors:
         temperature: float,
         state_features: int,
         noise_features: int,
+        counts: bool,
     ) -> None:
-        check_choice("posterior", family, _FAMILIES)
-        self.family = family
+        check_choice("posterior", family, _COUNTING if counts else _FAMILIES)
+        self.family, self.counts = family, counts
         self.log_odds = _log_odds(spike_rate, check_positive("rate", rate, "30.0"))
         self.temperature = check_positive("temperature", temperature, "0.5")
         self.state_features = check_size("state_features", state_features)
@@ -56,7 +59,10 @@ class SpikePosteriors:
     def network(self, num_features: int) -> nn.Module:
         """With parameters of its own, for features of this size."""
         if self.family == "autoregressive":
-            return AutoregressiveSpikes(num_features, self.log_odds, self.state_features)
+            entries = _COUNTS if self.counts else _SPIKES
+            return AutoregressiveSpikes(num_features, self.log_odds, self.state_features, entries)
+        if self.counts:
+            return FactorisedCounts(num_features, self.log_odds)
         if self.family == "implicit":
             return ImplicitSpikes(
                 num_features, self.log_odds, self.temperature, self.noise_features
@@ -92,6 +98,29 @@ class FactorisedSpikes(nn.Module):
         return frames
 
 
+class FactorisedCounts(nn.Module):
+    """Counts of frames independent of each other, with log-odds of one more linear in features.
+
+    Args:
+        num_features: C, size of a frame's features.
+        log_odds: of a spike in a frame, and of each further one, at the start.
+
+    Example:
+        >>> import torch
+        >>> FactorisedCounts(4, -3.0)(torch.zeros(2, 3, 4)).sample((5,)).shape
+        torch.Size([5, 2, 3])
+    """
+
+    def __init__(self, num_features: int, log_odds: float) -> None:
+        super().__init__()
+        self.head = MLP(num_features, _COUNTS.num_outputs, hidden=())
+        nn.init.constant_(self.head.bias, log_odds)
+
+    def forward(self, features: Tensor) -> dist.TorchDistribution:
+        frames: dist.TorchDistribution = StoppedCounts(self.head(features)).to_event(1)
+        return frames
+
+
 class AutoregressiveSpikes(nn.Module):
     """Each frame given all frames before it: a GRU reads its features and the spike before it.
 
@@ -99,6 +128,7 @@ class AutoregressiveSpikes(nn.Module):
         num_features: C, size of a frame's features.
         log_odds: of a spike in a frame, at the start.
         state_features: size of the recurrent state.
+        entries: what a frame holds.
 
     Example:
         >>> import torch
@@ -106,15 +136,18 @@ class AutoregressiveSpikes(nn.Module):
         torch.Size([3])
     """
 
-    def __init__(self, num_features: int, log_odds: float, state_features: int) -> None:
+    def __init__(
+        self, num_features: int, log_odds: float, state_features: int, entries: Entries = _SPIKES
+    ) -> None:
         super().__init__()
+        self.entries = entries
         self.steps = RecurrentSteps(
-            _SPIKES.num_inputs, num_features, _SPIKES.num_outputs, state_features
+            entries.num_inputs, num_features, entries.num_outputs, state_features
         )
         nn.init.constant_(self.steps.head.bias, log_odds)
 
     def forward(self, features: Tensor) -> Autoregressive:
-        return Autoregressive(self.steps, features, _SPIKES)
+        return Autoregressive(self.steps, features, self.entries)
 
 
 def _log_odds(spike_rate: float, rate: float) -> float:

@@ -39,7 +39,8 @@ class SpikeGuide(PyroModule):
     A spike that might be in either of two frames is in one of them, so neighbours have a
     negative covariance in the posterior. Independent frames cannot have it: trained on
     simulation they have the right probabilities frame by frame, trained by an ELBO they drop
-    some of the trains. A frame holds one spike at most; counts have no guide here.
+    some of the trains. A frame holds one spike at most, or with ``counts`` any number: a
+    probability of one more after each of the first four, and the last of them after more.
 
     The network knows the frame rate, as a channel of its input, and traces are not resampled.
     A guide trained on several rates serves them all by :meth:`at`; one trained on a single rate
@@ -63,12 +64,15 @@ class SpikeGuide(PyroModule):
         spike_rate: spikes per second that the guide starts with.
         state_features: size of the recurrent state of "autoregressive".
         noise_features: size of a frame's noise in each layer of "implicit".
+        counts: frames hold any number of spikes, for models with spikes="poisson"; of "factorised"
+            and "autoregressive".
         encoder_features: size of a given encoder's output.
         num_data: N, the model's own ``num_data``.
 
     Raises:
-        ProgramError: an unknown posterior, a size below 1, a rate or temperature of 0 or less,
-            as many spikes as frames, an encoder without ``encoder_features``.
+        ProgramError: an unknown posterior, one that has no counts, a size below 1, a rate or
+            temperature of 0 or less, as many spikes as frames, an encoder without
+            ``encoder_features``.
         DataError: ``x`` has another shape, or no frames.
 
     Example:
@@ -92,12 +96,13 @@ class SpikeGuide(PyroModule):
         spike_rate: float = 1.0,
         state_features: int = 64,
         noise_features: int = 8,
+        counts: bool = False,
         encoder_features: int | None = None,
         num_data: int | None = None,
     ) -> None:
         super().__init__(name=type(self).__name__)
         make = SpikePosteriors(
-            posterior, rate, spike_rate, temperature, state_features, noise_features
+            posterior, rate, spike_rate, temperature, state_features, noise_features, counts
         )
         self.rate = float(rate)
         self.num_data = num_data if num_data is None else check_size("num_data", num_data)

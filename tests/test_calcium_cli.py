@@ -11,8 +11,10 @@ from explained import explained
 from test_cli import refused
 
 from pyro_lvm.cli.main import main
+from pyro_lvm.cli.spike_guides import load_guide
 from pyro_lvm.cli.spikes import SpikesConfig, _model
 from pyro_lvm.data import Traces
+from pyro_lvm.distributions import StoppedCounts
 from pyro_lvm.errors import ProgramError
 
 RATE, FRAMES = 30.0, 240
@@ -133,6 +135,7 @@ def test_config_gives_the_same_run(found: Path, tmp_path: Path) -> None:
     [
         "--model SaturatingCalcium --posterior autoregressive",
         "--model PhysiologicalCalcium --indicator gcamp6s --insomnia 0",
+        "--counts true",
     ],
 )
 def test_other_programs_train(recording: Path, tmp_path: Path, choice: str) -> None:
@@ -145,6 +148,14 @@ def test_raw_fluorescence_is_divided_by_its_baseline(recording: Path, tmp_path: 
     run(tmp_path / "run", *raw)
     first, _ = table(tmp_path / "run" / "cells.csv")
     assert float(first["noise_scale"]) == pytest.approx(0.03, rel=0.3)
+
+
+def test_frames_may_hold_several_spikes(recording: Path, tmp_path: Path) -> None:
+    """A guide that counts is kept as such."""
+    data = ("--traces", str(recording / "traces.csv"), "--rate", "30")
+    run(tmp_path / "run", *data, "--counts", "true", "--num_figures", "0")
+    guide = load_guide(tmp_path / "run")
+    assert guide.posterior(torch.zeros(1, 20)).base_dist.support is StoppedCounts.support
 
 
 def test_a_slow_recording_needs_a_guide_of_its_own(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pyro_lvm.data import Traces, resample
 from pyro_lvm.errors import DataError, explain
@@ -16,16 +18,16 @@ _NEAR = 0.1
 """Share by which a frame rate may differ from the one that a guide was trained at."""
 
 
-def save_guide(guide: SpikeGuide, posterior: str, folder: Path) -> None:
+def save_guide(guide: SpikeGuide, options: Mapping[str, Any], folder: Path) -> None:
     """Write the parameters of a guide and what it takes to build it to ``folder``.
 
     Args:
         guide: with the encoder that it has by default.
-        posterior: that it was built with.
+        options: that it was built with, beside the rate.
         folder: the run directory.
     """
     parameters = {name: value.detach().cpu() for name, value in guide.state_dict().items()}
-    content = {"posterior": posterior, "rate": guide.rate, "parameters": parameters}
+    content = {"options": dict(options), "rate": guide.rate, "parameters": parameters}
     write(folder / _FILE, _KIND, content)
 
 
@@ -36,7 +38,7 @@ def load_guide(folder: Path) -> SpikeGuide:
         CheckpointError: there is none in ``folder``, or it is damaged.
     """
     content = read(folder / _FILE, _KIND)
-    guide = SpikeGuide(rate=content["rate"], posterior=content["posterior"])
+    guide = SpikeGuide(rate=content["rate"], **content["options"])
     guide.load_state_dict(content["parameters"])
     return guide
 

@@ -55,6 +55,7 @@ class SpikesConfig(CommandConfig):
         decay: the decay to start at, in seconds
         guide: run directory of an earlier recording, whose guide is used as it is: no training
         posterior: factorised is fast; autoregressive knows that a spike is in one frame or the next
+        counts: a frame may hold several spikes, as it does below some 30 Hz; else one at most
         insomnia: share of the recording itself, beside dreams, in what the guide learns from
         num_particles: draws per stretch of recording in training
         snippet: seconds of recording that are seen at once in training
@@ -74,6 +75,7 @@ class SpikesConfig(CommandConfig):
     decay: float | None = None
     guide: str | None = None
     posterior: Literal["factorised", "autoregressive"] = "factorised"
+    counts: bool = False
     insomnia: float = 0.5
     num_particles: int = 10
     snippet: float = 5.0
@@ -82,6 +84,11 @@ class SpikesConfig(CommandConfig):
     num_figures: int = 10
     seed: int = 0
     out: str = "runs/spikes"
+
+    @property
+    def posteriors(self) -> dict[str, Any]:
+        """Options of the guide."""
+        return {"posterior": self.posterior, "counts": self.counts}
 
 
 def infer_spikes(config: SpikesConfig) -> None:
@@ -97,7 +104,7 @@ def infer_spikes(config: SpikesConfig) -> None:
     print(f"{config.traces}: {traces}", flush=True)
     if config.guide is None:
         _train(config, traces, model, guide, objective, folder)
-        save_guide(guide, config.posterior, folder)
+        save_guide(guide, config.posteriors, folder)
     pyro.set_rng_seed(config.seed)
     drawn = _draw(traces, model, guide, num_samples)
     write_spikes(traces, model, drawn, folder, num_figures=config.num_figures, seed=config.seed)
@@ -114,13 +121,13 @@ def _read(config: SpikesConfig) -> Traces:
 def _start(config: SpikesConfig, traces: Traces) -> tuple[SpikeGuide, Traces]:
     if config.guide is not None:
         return at_rate_of(load_guide(Path(config.guide)), traces)
-    return SpikeGuide(rate=traces.rate, posterior=config.posterior), traces
+    return SpikeGuide(rate=traces.rate, **config.posteriors), traces
 
 
 def _model(config: SpikesConfig, traces: Traces) -> Any:
-    rises = {"rise": True} if config.model == "LinearCalcium" else {}
-    make = pick("models", config.model)
-    model = make(traces.rate, config.indicator, num_cells=len(traces), **rises)
+    options = {"rise": True} if config.model == "LinearCalcium" else {}
+    options |= {"num_cells": len(traces), "spikes": "poisson" if config.counts else "bernoulli"}
+    model = pick("models", config.model)(traces.rate, config.indicator, **options)
     model.start_at(traces.x)
     for name in ("amplitude", "decay"):
         if (given := getattr(config, name)) is not None:

@@ -22,6 +22,7 @@ from pyro_lvm.distributions.normal_mixture import NormalMixture
 from pyro_lvm.distributions.ordinal import OrdinalLikelihood
 from pyro_lvm.distributions.partly_known import PartlyKnown
 from pyro_lvm.distributions.semi_implicit_prior import SemiImplicitPrior
+from pyro_lvm.distributions.stopped_counts import StoppedCounts
 from pyro_lvm.distributions.straight_through import (
     StraightThroughBernoulli,
     StraightThroughOneHotCategorical,
@@ -52,6 +53,7 @@ __all__ = [
     "PoissonLikelihood",
     "SemiImplicitPrior",
     "StepNetwork",
+    "StoppedCounts",
     "StraightThroughBernoulli",
     "StraightThroughOneHotCategorical",
     "VampPrior",

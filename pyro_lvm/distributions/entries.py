@@ -12,6 +12,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from pyro_lvm.distributions.stopped_counts import StoppedCounts
 from pyro_lvm.nn import check_choice, check_size, positive_scale
 
 __all__ = ["Entries"]
@@ -54,6 +55,9 @@ _FAMILIES = {
     "bernoulli": _Family(
         lambda c: 1, lambda c: 1, _number, _bernoulli, lambda c: constraints.boolean, False
     ),
+    "counts": _Family(
+        lambda c: 1, lambda c: c, _number, StoppedCounts, lambda c: StoppedCounts.support, False
+    ),
     "categorical": _Family(
         lambda c: c,
         lambda c: c,
@@ -70,9 +74,10 @@ class Entries:
     """One step's variables: independent of each other given the network's output.
 
     Args:
-        family: "normal", "bernoulli" or "categorical".
+        family: "normal", "bernoulli", "categorical" or "counts".
         shape: event shape of one step: ``()`` or ``(L,)``.
-        num_categories: C, of "categorical": values 0 to C - 1.
+        num_categories: C, of "categorical": values 0 to C - 1; of "counts": that of
+            :class:`~pyro_lvm.distributions.StoppedCounts`.
 
     Raises:
         ProgramError: an unknown family, a size below 1.
