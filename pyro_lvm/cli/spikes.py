@@ -125,7 +125,7 @@ def _start(config: SpikesConfig, traces: Traces) -> tuple[SpikeGuide, Traces]:
 
 
 def _model(config: SpikesConfig, traces: Traces) -> Any:
-    options = {"rise": True} if config.model == "LinearCalcium" else {}
+    options: dict[str, Any] = {"rise": True} if config.model == "LinearCalcium" else {}
     options |= {"num_cells": len(traces), "spikes": "poisson" if config.counts else "bernoulli"}
     model = pick("models", config.model)(traces.rate, config.indicator, **options)
     model.start_at(traces.x)
