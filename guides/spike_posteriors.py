@@ -117,8 +117,9 @@ class FactorisedCounts(nn.Module):
         nn.init.constant_(self.head.bias, log_odds)
 
     def forward(self, features: Tensor) -> dist.TorchDistribution:
-        frames: dist.TorchDistribution = StoppedCounts(self.head(features)).to_event(1)
-        return frames
+        frames: dist.TorchDistribution = StoppedCounts(self.head(features))
+        train: dist.TorchDistribution = frames.to_event(1)
+        return train
 
 
 class AutoregressiveSpikes(nn.Module):
