@@ -4,12 +4,13 @@
 - "ring": a prior of eight modes, learned as noise through a network, by its likelihood.
 - "regression": weights of a logistic regression on real data, beside NUTS.
 - "mnist": priors of a VAE: N(0, I), VampPrior, and those of DSIVI, by test log p(x).
+- "draws": from 0 to 10^6 mixing draws, where the bound is known.
 - "cost": time and memory of a step for J = 1, 10, 100, 1000, beside plain PyTorch.
 
 Prints one table for each. Finished runs are kept in a file in ``results``: started again, it
 goes on with the others. Pictures are trained anew, best with fewer steps.
 
-    python -m benchmarks.semi_implicit plane ring regression cost --seeds 3
+    python -m benchmarks.semi_implicit plane ring regression draws cost --seeds 3
     python -m benchmarks.semi_implicit plane ring regression --seeds 0 --steps 1500 --pictures
     PYRO_LVM_DATA=folder python -m benchmarks.semi_implicit mnist --seeds 3
 """
@@ -25,7 +26,14 @@ from typing import Any
 import pyro
 import torch
 
-from benchmarks import mnist_priors, plane, regression_weights, ring, semi_implicit_cost
+from benchmarks import (
+    many_draws,
+    mnist_priors,
+    plane,
+    regression_weights,
+    ring,
+    semi_implicit_cost,
+)
 from benchmarks.adversarial import by_seed, markdown
 
 __all__ = ["PARTS", "main", "outcome"]
@@ -36,6 +44,7 @@ PARTS: dict[str, Any] = {
     "ring": ring,
     "regression": regression_weights,
     "mnist": mnist_priors,
+    "draws": many_draws,
     "cost": semi_implicit_cost,
 }
 DRAWN = ("plane", "ring", "regression")

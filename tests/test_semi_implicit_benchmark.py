@@ -97,6 +97,8 @@ def test_peak_memory() -> None:
     [
         ("plane", "X", {"SIVI, at least", "SIVI, at most"}),
         ("ring", "J' = 2", {"log-likelihood, at least"}),
+        ("draws", "J = 0", {"ELBO, at least"}),
+        ("draws", "J = 10", {"ELBO, at least", "ELBO, at most", "peak MiB"}),
         ("cost", "regression, J = 1", {"ratio", "ours MiB", "ours peak MiB"}),
     ],
 )
