@@ -21,7 +21,7 @@ from torch import Tensor
 from pyro_lvm.errors import PlateError, explain
 from pyro_lvm.tracing import Site
 
-__all__ = ["Layout", "Scale", "scaled"]
+__all__ = ["Layout", "Scale", "chosen_rows", "fitted", "scaled"]
 
 Scale = float | Tensor
 
@@ -152,3 +152,13 @@ def _split_tensors(ratios: list[Scale]) -> tuple[Scale, tuple[Scale, ...]]:
 def scaled(term: Tensor, factor: Scale) -> Tensor:
     """``term`` times ``factor``, at no cost where that is one."""
     return term if isinstance(factor, float) and factor == 1.0 else term * factor
+
+
+def chosen_rows(value: Tensor, chosen: Tensor) -> Tensor:
+    """Of ``(K, *plates, *event)`` the particles ``(S, *plates)`` that each datum chose."""
+    return value.gather(0, fitted(chosen, value).expand(-1, *value.shape[1:]))
+
+
+def fitted(tensor: Tensor, value: Tensor) -> Tensor:
+    """``(S, *plates)`` with a dim for each event dim of ``value``."""
+    return tensor.reshape(*tensor.shape, *[1] * (value.dim() - tensor.dim()))

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from pyro_lvm.adversarial import AdversarialObjective
 from pyro_lvm.objective import Objective
-from pyro_lvm.objectives import ELBO, VGI
+from pyro_lvm.objectives import ELBO, VGI, MHAcceptance
 from pyro_lvm.testing import discover
 
 EXPLICIT = [
     cls
     for cls in discover("pyro_lvm.objectives", Objective)
-    if cls is not VGI and not issubclass(cls, AdversarialObjective)
+    if cls not in (MHAcceptance, VGI) and not issubclass(cls, AdversarialObjective)
 ]
 """The objectives that need densities only, no discriminator and no chains."""
 

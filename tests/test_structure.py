@@ -31,6 +31,7 @@ LAYERS = (
     "mixing",
     "mixing_rows",
     "layout",
+    "latent_chains",
     "checks",
     "densities",
     "reverse",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_lvm.layout import Layout
+from pyro_lvm.layout import Layout, chosen_rows, fitted
 from pyro_lvm.particles import Particles
 
-__all__ = ["Resampled", "chosen_rows"]
+__all__ = ["Resampled"]
 
 
 class Resampled:
@@ -53,16 +53,6 @@ class Resampled:
         for name, value in particles.values.items():
             old = self.values.get(name)
             new = chosen_rows(value, layout.unfold(chosen))
-            taken = _fitted(layout.unfold(replace), new)
+            taken = fitted(layout.unfold(replace), new)
             self.values[name] = new if old is None else torch.where(taken, new, old)
         self._log_sum = total
-
-
-def chosen_rows(value: Tensor, chosen: Tensor) -> Tensor:
-    """Of ``(K, *plates, *event)`` the particles ``(S, *plates)`` that each datum chose."""
-    return value.gather(0, _fitted(chosen, value).expand(-1, *value.shape[1:]))
-
-
-def _fitted(tensor: Tensor, value: Tensor) -> Tensor:
-    """``(S, *plates)`` with a dim for each event dim of ``value``."""
-    return tensor.reshape(*tensor.shape, *[1] * (value.dim() - tensor.dim()))

@@ -10,6 +10,7 @@ from pyro_lvm.objectives.elbo import ELBO
 from pyro_lvm.objectives.gibbs import VGI
 from pyro_lvm.objectives.iwae import IWAE
 from pyro_lvm.objectives.iwhvi import IWHVI
+from pyro_lvm.objectives.metropolis_hastings import MHAcceptance
 from pyro_lvm.objectives.miwae import MIWAE
 from pyro_lvm.objectives.piwae import PIWAE
 from pyro_lvm.objectives.renyi import Renyi
@@ -36,6 +37,7 @@ __all__ = [
     "UIVI",
     "VGI",
     "AlphaDivergence",
+    "MHAcceptance",
     "Renyi",
     "ReweightedWakeSleep",
     "WakeSleep",
