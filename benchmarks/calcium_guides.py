@@ -95,17 +95,23 @@ def unsupervised(
     cells: Cells,
     seed: int,
     steps: int | None,
+    *,
+    usual_height: bool = False,
 ) -> Found:
     """Model and guide by ``objective`` on the traces of the cells that are not held out.
 
-    The model has the slow parts for all cells: a stretch begins amid transients of before.
+    The model has the slow parts for all cells: a stretch begins amid transients of before. It
+    starts at the height of each cell's transients, or at the usual one of the indicator.
     """
     pyro.set_rng_seed(seed)
     seen = _seen(cells)
     preset = PRESETS[_preset(cells, binding)]
     options = {**preset.options, "drift": True}
     model = preset.model(RATE, num_cells=len(seen), spikes=spikes, **options)
+    height = model.amplitude.detach().clone()
     model.start_at(seen.x)
+    if usual_height:
+        model.amplitude = height
     guide = SpikeGuide(rate=RATE, posterior=posterior)
     windows = snippets(seen, UNSUPERVISED.frames)
     started = perf_counter()
@@ -172,8 +178,8 @@ def _adversarial(make: type[AVB] | type[IWAVB], num_particles: int) -> Objective
     return make(TraceDiscriminator(rate=RATE), num_particles, context=_traces)
 
 
-def _trained(posterior: str, spikes: str, make: Any, *arguments: Any) -> Method:
-    return partial(unsupervised, posterior, spikes, False, partial(make, *arguments))
+def _trained(posterior: str, spikes: str, make: Any, *arguments: Any, **how: Any) -> Method:
+    return partial(unsupervised, posterior, spikes, False, partial(make, *arguments), **how)
 
 
 METHODS: Mapping[str, Method] = {
@@ -184,6 +190,9 @@ METHODS: Mapping[str, Method] = {
     "wake-sleep, autoregressive": _trained("autoregressive", "bernoulli", _wake_sleep),
     "ELBO, factorised": _trained("factorised", "bernoulli", ELBO, 10, "score"),
     "VIMCO, factorised": _trained("factorised", "bernoulli", IWAE, 10, "vimco"),
+    "VIMCO from the usual height, factorised": _trained(
+        "factorised", "bernoulli", IWAE, 10, "vimco", usual_height=True
+    ),
     "VIMCO, autoregressive": _trained("autoregressive", "bernoulli", IWAE, 10, "vimco"),
     "AVB": _trained("implicit", "relaxed", _adversarial, AVB, 1),
     "IWAVB, K = 5": _trained("implicit", "relaxed", _adversarial, IWAVB, 5),

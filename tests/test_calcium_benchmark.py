@@ -9,7 +9,7 @@ import pytest
 import torch
 from calcium_files import write_neurons
 
-from benchmarks import calcium, calcium_oasis, calcium_speed
+from benchmarks import calcium, calcium_oasis, calcium_speed, spike_heights
 from benchmarks.calcium import Kept, main, markdown
 from benchmarks.calcium_cells import Cells, cells_of
 from benchmarks.calcium_scores import Found, scores
@@ -58,7 +58,13 @@ def test_simulated_cells_have_their_own_kernel() -> None:
 
 @pytest.mark.parametrize(
     "method",
-    ["simulated with both, factorised", "wake-sleep, autoregressive", "ELBO, factorised", "AVB"],
+    [
+        "simulated with both, factorised",
+        "wake-sleep, autoregressive",
+        "ELBO, factorised",
+        "VIMCO from the usual height, factorised",
+        "AVB",
+    ],
 )
 def test_guides_train(method: str, neurons: Path) -> None:
     small = cells_of("gcamp6f", neurons)
@@ -114,3 +120,12 @@ def test_speed_is_measured_for_each_method(monkeypatch: pytest.MonkeyPatch) -> N
     seconds = calcium_speed.measure(traces=2, frames=300, repeats=1)
     assert all(value > 0 for value in seconds.values())
     assert "| NUTS, 1 + 1 draws |" in calcium_speed.markdown(seconds)
+
+
+def test_heights_are_compared_with_the_usual_one() -> None:
+    kinds = {"quiet": spike_heights.Kind("gcamp6f", 30.0, 2000, 0.0, (0.2, 0.3))}
+    found = {name: [spike_heights.run(kind, 20, 0)] for name, kind in kinds.items()}
+    (start,) = found["quiet"]
+    assert start.found > 0.8
+    assert start.found_error < start.usual
+    assert "| quiet |" in spike_heights.table(found)
