@@ -41,11 +41,12 @@ class Centre:
         self._log_sum = total
 
 
-def entry_statistics(fn: Any) -> tuple[Tensor, Tensor]:
+def entry_statistics(fn: Any, drawn: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Of independent entries, what their best guess is made of, and the last class of each.
 
     Args:
         fn: distribution of independent entries, of batch and event shape ``shape``.
+        drawn: the entries themselves, ``shape``, where they were drawn: they are then certain.
 
     Returns:
         ``(1 + C, *shape)``, the mean and then the probability of each of up to C classes; and the
@@ -53,11 +54,14 @@ def entry_statistics(fn: Any) -> tuple[Tensor, Tensor]:
     """
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
-    drawn = fn.sample()
-    last = _last_classes(fn.support, drawn)
+    some = fn.sample()
+    last = _last_classes(fn.support, some)
+    classes = range(int(last.max()) + 1)
+    if drawn is not None:
+        return torch.stack([drawn, *((drawn == c).to(drawn) for c in classes)]), last
     probabilities = [
-        log_prob(fn, torch.where(last >= 0, last.clamp(max=c), drawn)).exp() * (c <= last)
-        for c in range(int(last.max()) + 1)
+        log_prob(fn, torch.where(last >= 0, last.clamp(max=c), some)).exp() * (c <= last)
+        for c in classes
     ]
     return torch.stack([fn.mean, *probabilities]), last
 

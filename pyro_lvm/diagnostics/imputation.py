@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_lvm.diagnostics.centres import Centre, best_guess, entry_statistics
 from pyro_lvm.diagnostics.chunks import Chunks, check_count
 from pyro_lvm.diagnostics.discrete import with_discrete_draws
+from pyro_lvm.diagnostics.drawn_entries import drawn_entries, entries_name, with_entries
 from pyro_lvm.diagnostics.imputation_chains import (
     Filled,
     MetropolisWithinGibbs,
@@ -69,7 +70,9 @@ def impute(
     aside. See :class:`GibbsSweeps`.
 
     Entries are unobserved where the site is masked: by :class:`~pyro_lvm.missing.Incomplete`,
-    ``poutine.mask`` or ``dist.mask``. Memory does not grow with K but for the weights.
+    ``poutine.mask`` or ``dist.mask``. Under :class:`~pyro_lvm.missing.NotAtRandom` they are those
+    of the particles, weighted by what their being missing tells. Memory does not grow with K but
+    for the weights.
 
     Args:
         model: generative program, called as ``model(*args, **kwargs)``.
@@ -144,10 +147,11 @@ def _by_resampling(chunks: Chunks, site: str, num_samples: int) -> Filled:
     """Draws of all entries."""
     resampled, log_weights = Resampled(num_samples), []
     for particles in (with_discrete_draws(chunks, drawn) for drawn in chunks):
-        resampled.add(particles, _layout(particles))
+        resampled.add(with_entries(particles, site), _layout(particles))
         log_weights.append(particles.log_weights)
     drawn = chunks.simulate(num_samples, resampled.values)[site]
-    values = chunks.in_own_plates(drawn, drawn.value, num_samples).values
+    entries = resampled.values.get(entries_name(site), drawn.value)
+    values = chunks.in_own_plates(drawn, entries, num_samples).values
     return Filled(values, torch.cat(log_weights))
 
 
@@ -156,7 +160,7 @@ def _by_mean(chunks: Chunks, site: str, num_samples: int) -> Filled:
     centre, log_weights = Centre(), []
     for particles in (with_discrete_draws(chunks, drawn) for drawn in chunks):
         data, count = particles.model[site], len(particles.log_p)
-        statistics, last = entry_statistics(data.fn)
+        statistics, last = entry_statistics(data.fn, drawn_entries(particles, site))
         own = [chunks.in_own_plates(data, s, count).values for s in statistics]
         spread = chunks.in_own_plates(data, _unfolded(particles), count, event_dim=0).values
         weights = spread.reshape(*spread.shape, *[1] * data.fn.event_dim)

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from pyro_lvm.diagnostics.chunks import Chunks, check_count, is_factor
 from pyro_lvm.diagnostics.discrete import with_discrete_draws
+from pyro_lvm.diagnostics.drawn_entries import reads_the_mask
 from pyro_lvm.diagnostics.resampling import chosen_rows
 from pyro_lvm.errors import DensityError, ProgramError, PyroLVMError, explain
 from pyro_lvm.layout import Layout
@@ -135,7 +136,10 @@ class _Data:
 
     @classmethod
     def of(cls, chunks: Chunks, name: str) -> _Data:
-        site = data_site(with_discrete_draws(chunks, chunks.probe), name)
+        probe = with_discrete_draws(chunks, chunks.probe)
+        site = data_site(probe, name)
+        if reads_the_mask(probe, site):
+            raise _of_its_mask(name)
         observed = chunks.in_own_plates(site, observed_entries(site), 2).values[0]
         places = tuple(i for i, arg in enumerate(chunks.args) if _same(arg, site.value))
         names = tuple(n for n, arg in chunks.kwargs.items() if _same(arg, site.value))
@@ -206,6 +210,13 @@ def _check_densities(chunks: Chunks) -> None:
         hint = "Use method='sir'."
         found = "one that is estimated"
         raise DensityError(explain("guide", "a density to accept moves by", found, hint))
+
+
+def _of_its_mask(name: str) -> ProgramError:
+    expected = "a model that is the same for completed data"
+    found = "one that reads which entries are missing"
+    hint = "Use method='sir'."
+    return ProgramError(explain(f"site '{name}' under method='mh'", expected, found, hint))
 
 
 def _not_by_nan(name: str) -> ProgramError:

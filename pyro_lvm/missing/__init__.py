@@ -14,6 +14,7 @@ from pyro_lvm.missing.completed import Completed
 from pyro_lvm.missing.frames import read_frame, with_categories
 from pyro_lvm.missing.incomplete import Incomplete, hide, observed_part
 from pyro_lvm.missing.masks import mar, mcar, mnar
+from pyro_lvm.missing.not_at_random import NotAtRandom, SelfMasking
 from pyro_lvm.missing.pictures import arbitrary, block, half, pixel, rectangle
 from pyro_lvm.missing.random_masks import RandomMasks
 from pyro_lvm.missing.schema import Schema
@@ -26,9 +27,11 @@ __all__ = [
     "Completed",
     "CountColumn",
     "Incomplete",
+    "NotAtRandom",
     "RandomMasks",
     "RealColumn",
     "Schema",
+    "SelfMasking",
     "TableEncoder",
     "TableFeatures",
     "arbitrary",
