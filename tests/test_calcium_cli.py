@@ -150,10 +150,13 @@ def test_raw_fluorescence_is_divided_by_its_baseline(recording: Path, tmp_path: 
     assert float(first["noise_scale"]) == pytest.approx(0.03, rel=0.3)
 
 
-def test_frames_may_hold_several_spikes(recording: Path, tmp_path: Path) -> None:
-    """A guide that counts is kept as such."""
-    data = ("--traces", str(recording / "traces.csv"), "--rate", "30")
+def test_slow_frames_may_hold_several_spikes(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A guide that counts is kept as such; bins are no shorter than a frame."""
+    data = ("--traces", str(recording / "traces.npz"), "--rate", "7.5")
     run(tmp_path / "run", *data, "--counts", "true", "--num_figures", "0")
+    assert capsys.readouterr().out.count("true spikes in bins of 133 ms") == 1
     guide = load_guide(tmp_path / "run")
     assert guide.posterior(torch.zeros(1, 20)).base_dist.support is StoppedCounts.support
 

@@ -24,6 +24,8 @@ from pyro_lvm.diagnostics import (
 __all__ = ["SpikeDraws", "summary", "write_spikes"]
 
 _DIGITS = 6
+_BINS = (25.0, 50.0, 100.0)
+"""ms; never less than a frame."""
 
 
 class SpikeDraws(NamedTuple):
@@ -94,7 +96,7 @@ def summary(traces: Traces, drawn: SpikeDraws) -> str:
     rates = expected.mean(1) * traces.rate
     lines = [f"spikes a second: {spread(rates)}, median and quartiles over {len(traces)} cells"]
     if traces.spikes is not None:
-        for width in (40.0, 100.0):
+        for width in sorted({max(width, 1000 / traces.rate) for width in _BINS}):
             r = spike_correlation(expected, traces.spikes, traces.rate, bin_ms=width)
             lines.append(f"correlation with true spikes in bins of {width:.0f} ms: {spread(r)}")
         covered = count_coverage(drawn.spikes, traces.spikes, traces.rate).closed
