@@ -16,6 +16,7 @@ import torch
 from explained import explained
 from torch import Tensor, nn
 
+from pyro_lvm.data import pseudo_inputs
 from pyro_lvm.distributions import (
     AggregatedPrior,
     ConditionalFlow,
@@ -208,6 +209,24 @@ def test_own_pseudo_input_breaks_the_bound() -> None:
     for known, drawn in ((exact, rows), (apart, rows[50:])):
         mean, error = honest(AggregatedPrior(guide, drawn))
         assert mean + MAX_Z * error < known
+
+
+def test_pseudo_inputs_are_kept_apart() -> None:
+    rows = torch.randn(20, SIZE)
+    inputs, others = pseudo_inputs(rows, 7, torch.Generator().manual_seed(1))
+    assert not (others[:, None] == inputs).all(-1).any()
+    both = torch.cat([inputs, others])
+    assert torch.equal(both[both[:, 0].argsort()], rows[rows[:, 0].argsort()])
+    again, _ = pseudo_inputs(rows, 7, torch.Generator().manual_seed(1))
+    other, _ = pseudo_inputs(rows, 7, torch.Generator().manual_seed(2))
+    assert torch.equal(inputs, again)
+    assert not torch.equal(inputs, other)
+
+
+@pytest.mark.parametrize("count", [0, 20, -1])
+def test_pseudo_inputs_leave_something_to_train_on(count: int) -> None:
+    with explained(DataError, "count", "from 1 to 19", str(count), "Leave rows"):
+        pseudo_inputs(torch.randn(20, SIZE), count)
 
 
 def test_rows_are_drawn_evenly() -> None:

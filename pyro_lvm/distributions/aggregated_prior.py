@@ -27,8 +27,8 @@ class AggregatedPrior(nn.Module):
     makes the bound one, for this mixture of N, minibatch or not. A minibatch that is its own
     set of pseudo-inputs counts each datum's posterior 1/J' in place of 1/N and overestimates.
     With the data trained on among the rows, the bound of these data is one under a prior that
-    has seen them. Keep the two apart, by training on some of the data and passing the others,
-    where it should mean as much as that of new data.
+    has seen them. Where it should mean as much as that of new data keep the two apart, as
+    :func:`pyro_lvm.data.pseudo_inputs` does.
 
     References:
         Molchanov, Kharitonov, Sobolev, Vetrov (2019), *Doubly semi-implicit variational

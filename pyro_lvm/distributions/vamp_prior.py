@@ -23,7 +23,7 @@ class VampPrior(nn.Module):
 
     Pseudo-inputs that are data count 1/C each. Where the data trained on are among them, a
     datum's posterior is part of its own prior: still a bound of log p(x), and one that says
-    nothing of other data. Take them from rows that are not trained on.
+    nothing of other data. :func:`pyro_lvm.data.pseudo_inputs` keeps the two apart.
 
     References:
         Tomczak, Welling (2018), *VAE with a VampPrior*, arXiv:1705.07120, eq. 9; "VampPrior
