@@ -9,6 +9,7 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.nn import (
     MLP,
     Dense,
@@ -57,7 +58,8 @@ class LadderNormal(PyroModule):
         num_data: N, the model's own ``num_data``.
 
     Raises:
-        ProgramError: a size below 1, another number of tuples than of layers.
+        ProgramError: no :class:`~pyro_lvm.nn.TopDown`, a size below 1, another number of tuples
+            than of layers.
         DataError: ``x`` has another number of features, or no rows.
 
     Example:
@@ -80,7 +82,7 @@ class LadderNormal(PyroModule):
         super().__init__(name=type(self).__name__)
         self.in_features = check_size("in_features", in_features)
         self.num_data = num_data if num_data is None else check_size("num_data", num_data)
-        self.top_down = top_down
+        self.top_down = _check_shared(top_down)
         self.latent_features = top_down.latent_features
         sizes = list(self.latent_features.values())
         width = in_features
@@ -112,6 +114,14 @@ class LadderNormal(PyroModule):
             loc, raw = head(d).chunk(2, -1)
             normals[name] = diagonal_normal(loc, positive_scale(raw))
         return normals
+
+
+def _check_shared(top_down: Any) -> TopDown:
+    if isinstance(top_down, TopDown):
+        return top_down
+    expected, found = "the conditionals of a hierarchy", f"a {type(top_down).__name__}"
+    hint = "Pass model.top_down of a HierarchicalVAE."
+    raise ProgramError(explain("top_down", expected, found, hint))
 
 
 def precision_weighted(

@@ -82,7 +82,8 @@ class HierarchicalVAE(PyroModule):
     ) -> None:
         super().__init__(name=type(self).__name__)
         self.in_features = check_size("in_features", in_features)
-        sizes = list(named_sizes(latent_features).values())
+        self.latent_features = named_sizes(latent_features)
+        sizes = list(self.latent_features.values())
         self.num_data = num_data if num_data is None else check_size("num_data", num_data)
         self.likelihood = as_likelihood(likelihood, in_features, noise)
         first, *others = hidden_by_layer(hidden, len(sizes))

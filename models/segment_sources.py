@@ -86,4 +86,5 @@ def _matrix(features: int, generator: torch.Generator) -> Tensor:
     matrices = 2 * torch.rand(shape, generator=generator) - 1
     matrices = matrices / matrices.norm(dim=1, keepdim=True)
     condition = torch.linalg.cond(matrices)
-    return matrices[(condition < condition.quantile(0.25)).nonzero()[0, 0]]
+    first = (condition < condition.quantile(0.25)).nonzero()[0]
+    return matrices[first].squeeze(0)

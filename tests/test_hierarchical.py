@@ -215,6 +215,8 @@ def test_wrong_arguments() -> None:
         TopDown((3, 2), [(8,), (8,)])
     with pytest.raises(ProgramError, match=r"latent_features of 'z2': .* got 0"):
         TopDown((3, 0))
+    with pytest.raises(ProgramError, match=r"top_down: .* got a HierarchicalVAE"):
+        LadderNormal(HierarchicalVAE())
     with pytest.raises(DataError, match="x: expected shape"):
         LadderNormal(TopDown((3, 2)), in_features=6)(torch.zeros(4, 7))
 
