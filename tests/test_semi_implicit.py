@@ -639,7 +639,8 @@ def test_sandwich_of_a_mixed_prior_is_refused() -> None:
 
 
 def test_picture_of_the_sandwich() -> None:
-    figure = plot_sandwich(model, gaussian, X.expand(30), num_mixing=(1, 100), num_particles=20)
+    counts = {"num_mixing": (1, 100), "num_particles": 20, "chunk_mixing": 40}
+    figure = plot_sandwich(model, gaussian, X.expand(30), **counts)
     above, below = (container.lines[0].get_ydata() for container in figure.axes[0].containers)
     assert below[0] < below[1] < above[1] < above[0]
 

@@ -23,6 +23,7 @@ def plot_sandwich(
     *args: Any,
     num_mixing: Sequence[int] = (1, 3, 10, 30, 100, 300, 1000),
     num_particles: int = 100,
+    chunk_mixing: int | None = None,
     **kwargs: Any,
 ) -> Figure:
     """Both sides of a guide's evidence lower bound, closing in as its mixing draws grow.
@@ -35,6 +36,7 @@ def plot_sandwich(
         args: of both programs; ``kwargs`` too.
         num_mixing: numbers of fresh draws, each at least one.
         num_particles: draws of z for each datum.
+        chunk_mixing: fresh draws at a time; all of them if left out.
 
     Returns:
         The figure, not shown and not known to ``pyplot``.
@@ -59,7 +61,15 @@ def plot_sandwich(
     from matplotlib.figure import Figure
 
     sides = [
-        DSIVI.sandwich(model, guide, *args, num_mixing=count, num_particles=num_particles, **kwargs)
+        DSIVI.sandwich(
+            model,
+            guide,
+            *args,
+            num_mixing=count,
+            num_particles=num_particles,
+            chunk_mixing=chunk_mixing,
+            **kwargs,
+        )
         for count in num_mixing
     ]
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")
