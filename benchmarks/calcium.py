@@ -74,7 +74,7 @@ class Kept:
 
     def __init__(self, path: Path | None, run: bool = True) -> None:
         self.path, self.run = path, run
-        self.runs = json.loads(path.read_text()) if path and path.is_file() else {}
+        self.runs = self._read()
 
     def runs_of(
         self, name: str, cells: Cells, method: str, seeds: int, steps: int | None
@@ -86,11 +86,14 @@ class Kept:
         for seed, key in enumerate(keys):
             if self.run and key not in self.runs:
                 torch.manual_seed(seed)
-                self.runs[key] = scores(METHODS[method](cells, seed, steps), cells)
-                self._save()
+                self._add(key, scores(METHODS[method](cells, seed, steps), cells))
         return [self.runs[key] for key in keys if key in self.runs]
 
-    def _save(self) -> None:
+    def _read(self) -> dict[str, Scores]:
+        return json.loads(self.path.read_text()) if self.path and self.path.is_file() else {}
+
+    def _add(self, key: str, found: Scores) -> None:
+        self.runs |= self._read() | {key: found}  # anew: another process may have written
         if self.path:
             lines = (f"{json.dumps(key)}: {json.dumps(run)}" for key, run in self.runs.items())
             self.path.write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -4,7 +4,8 @@ Guides learn from simulated GCaMP6f cells at 7.5, 30 and 120 frames per second: 
 three, which knows the rate; the same, told that every recording has 60; and a guide for each, of
 as many steps in sum. 15 and 60 Hz are rates that the one guide has not seen. Judged on other cells,
 150 of each rate: log q of the true spikes (nats a second, higher is better) and the correlation of
-probabilities and spikes frame by frame (median over cells that spike).
+probabilities and spikes frame by frame (median over cells that spike). Finished seeds are kept in
+a file in ``results``: started again, it goes on with the others.
 
     python -m benchmarks.spike_rates --steps 300 --seeds 3
 """
@@ -12,6 +13,7 @@ probabilities and spikes frame by frame (median over cells that spike).
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -25,7 +27,7 @@ from pyro_lvm.guides import SpikeGuide
 from pyro_lvm.models.calcium_simulation import draw_cells, record
 from pyro_lvm.nn import TraceEncoder
 
-__all__ = ["Score", "Untold", "judge", "main", "run", "table", "train"]
+__all__ = ["Score", "Untold", "judge", "main", "outcome", "run", "table", "train"]
 
 RESULTS = Path(__file__).parent / "results"
 SEEN, UNSEEN = (7.5, 30.0, 120.0), (15.0, 60.0)
@@ -79,8 +81,22 @@ def judge(guide: SpikeGuide, rate: float) -> Score:
     return Score(log_q.item(), torch.stack(r).median().item())
 
 
-def run(seed: int, steps: int) -> dict[str, dict[float, Score]]:
-    """All guides of one seed, judged on the same cells."""
+def outcome(path: Path | None, seed: int, steps: int) -> dict[str, dict[str, Score]]:
+    """What ``run`` found, now or before, by the file ``path`` if there is one."""
+    kept = json.loads(path.read_text()) if path and path.is_file() else {}
+    key = f"seed {seed}, {steps} steps"
+    if key not in kept:
+        kept[key] = run(seed, steps)
+        if path:
+            path.write_text(json.dumps(kept, indent=1) + "\n")
+    return {
+        name: {rate: Score(*score) for rate, score in by_rate.items()}
+        for name, by_rate in kept[key].items()
+    }
+
+
+def run(seed: int, steps: int) -> dict[str, dict[str, Score]]:
+    """All guides of one seed, judged on the same cells, by rate."""
     guides: dict[str, Mapping[float, SpikeGuide]] = {}
     for name, encoder in {"one guide": TraceEncoder, "one guide, not told": Untold}.items():
         pyro.set_rng_seed(seed)
@@ -90,18 +106,18 @@ def run(seed: int, steps: int) -> dict[str, dict[float, Score]]:
     return {name: _judged(by_rate, seed) for name, by_rate in guides.items()}
 
 
-def _judged(guides: Mapping[float, SpikeGuide], seed: int) -> dict[float, Score]:
+def _judged(guides: Mapping[float, SpikeGuide], seed: int) -> dict[str, Score]:
     pyro.set_rng_seed(1000 + seed)
-    return {rate: judge(guide, rate) for rate, guide in guides.items()}
+    return {f"{rate:g}": judge(guide, rate) for rate, guide in guides.items()}
 
 
-def table(seeds: Sequence[Mapping[str, Mapping[float, Score]]]) -> str:
+def table(seeds: Sequence[Mapping[str, Mapping[str, Score]]]) -> str:
     """A line a kind of guide: log q and r at each rate, means over seeds."""
     rates = SEEN + UNSEEN
     heads = [f"{rate:g} Hz" + (", not seen" if rate in UNSEEN else "") for rate in rates]
     lines = [f"| | {' | '.join(heads)} |", "|" + " --- |" * (len(rates) + 1)]
     for name in seeds[0]:
-        cells = [_cell([seed[name].get(rate) for seed in seeds]) for rate in rates]
+        cells = [_cell([seed[name].get(f"{rate:g}") for seed in seeds]) for rate in rates]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -126,9 +142,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     pyro.settings.set(module_local_params=True)
-    seeds = []
+    path, seeds = RESULTS / "spike_rates.json" if options.save else None, []
     for seed in range(options.seeds):
-        seeds.append(run(seed, options.steps))
+        seeds.append(outcome(path, seed, options.steps))
         print(table(seeds), flush=True)
     command = f"python -m benchmarks.spike_rates --steps {options.steps} --seeds {options.seeds}"
     title = "# One guide of spikes for any frame rate: log q of true spikes, nats a second; r"
