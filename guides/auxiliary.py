@@ -56,7 +56,8 @@ class AuxiliaryNormal(PyroModule):
 
     Raises:
         ProgramError: a size below 1, an encoder without ``encoder_features``.
-        DataError: ``x`` has another number of features, or no rows; ``y`` other values.
+        DataError: ``x`` has another number of features, or no rows; ``y`` another
+            shape.
 
     Example:
         >>> guide = AuxiliaryNormal(in_features=6, latent_features=3, num_classes=4)
@@ -98,7 +99,7 @@ class AuxiliaryNormal(PyroModule):
 
         Args:
             x: ``(B, in_features)`` data.
-            y: ``(B,)`` labels, -1 where unknown; None where all are.
+            y: ``(B,)`` labels from 0, below 0 where unknown; None where all are.
         """
         h = self.encoding(x)
         with data_plate(len(x), self.num_data, like=h):
@@ -124,7 +125,7 @@ class AuxiliaryNormal(PyroModule):
     def _label(self, h: Tensor, a: Tensor, y: Any) -> Tensor:
         """Known labels and draws of the others; the classifier's term for the known ones."""
         q = self._classifier(h, a)
-        labels = None if y is None else as_labels(y, q.logits.shape[-1], like=h)
+        labels = None if y is None else as_labels(y, like=h)
         if labels is not None and self.training and self.classifier_weight > 0:
             log_q = torch.where(labels >= 0, q.log_prob(labels.clamp(min=0)), 0.0)
             pyro.factor("classifier", -self.classifier_weight * log_q, has_rsample=True)

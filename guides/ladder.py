@@ -42,6 +42,10 @@ class LadderNormal(PyroModule):
     proportional to the likelihood :math:`p(x \mid z_l)`. The upward pass runs once a datum,
     the model's conditionals once a particle.
 
+    Deep ladders need ``batch_norm=True`` in both programs and KL warm-up, as in
+    ``ELBO(beta=LinearWarmup(1000))``: without these most of five layers lose their KL, see
+    :func:`~pyro_lvm.diagnostics.collapse_report`.
+
     The model's conditionals are a part of the guide: one module in two programs, whose
     parameters have the gradient of both. Copy the two programs at once, as in
     ``copy.deepcopy((model, guide))``, to keep them tied.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import pyro
@@ -37,7 +38,7 @@ class _WithAuxiliary(PyroModule):
         in_features: int = 64,
         latent_features: int = 16,
         auxiliary_features: int = 16,
-        hidden: tuple[int, ...] = (200, 200),
+        hidden: Sequence[int] = (200, 200),
         likelihood: str | Likelihood = "bernoulli",
         *,
         noise: str = "feature",
@@ -71,7 +72,7 @@ class _WithAuxiliary(PyroModule):
 
         Args:
             x: ``(B, in_features)`` data; None draws ``size`` data from the prior predictive.
-            y: ``(B,)`` labels, -1 where unknown; None where all are.
+            y: ``(B,)`` labels from 0, below 0 where unknown; None where all are.
             size: number of data to draw where ``x`` is None.
         """
         x = None if x is None else as_batch(x, self.in_features, like=self._origin)
@@ -91,7 +92,7 @@ class _WithAuxiliary(PyroModule):
         """The label's indicator ``(*, C)``, if there are classes."""
         if self.num_classes is None:
             return []
-        labels = None if x is None or y is None else as_labels(y, self.num_classes, like=x)
+        labels = None if x is None or y is None else as_labels(y, like=x)
         prior = dist.Categorical(logits=self._origin.new_zeros(self.num_classes))
         label = sampled_labels(prior, labels, sum_out=self.enumerate_labels)
         return [one_hot_labels(label, self.num_classes, like=self._origin)]
@@ -134,7 +135,8 @@ class ADGM(_WithAuxiliary):
 
     Raises:
         ProgramError: an unknown choice, a size below 1, a likelihood of another size.
-        DataError: ``x`` has another number of features, or no rows; ``y`` other values.
+        DataError: ``x`` has another number of features, or no rows; ``y`` another
+            shape.
 
     Example:
         >>> model = ADGM(in_features=6, latent_features=3, auxiliary_features=2, num_classes=4)
@@ -179,7 +181,8 @@ class SDGM(_WithAuxiliary):
 
     Raises:
         ProgramError: an unknown choice, a size below 1, a likelihood of another size.
-        DataError: ``x`` has another number of features, or no rows; ``y`` other values.
+        DataError: ``x`` has another number of features, or no rows; ``y`` another
+            shape.
 
     Example:
         >>> SDGM(in_features=6, latent_features=3, auxiliary_features=2)(size=5).shape

@@ -36,9 +36,9 @@ class HierarchicalVAE(PyroModule):
 
     One layer has the latent site "z"; several have "z1" (next to the data), "z2", ... The
     observed site is "x". The conditionals are :attr:`top_down`, which a
-    :class:`~pyro_lvm.guides.LadderNormal` reads. With a bottom-up
-    :class:`~pyro_lvm.guides.HierarchicalNormal` the upper layers of more than two often fall
-    back to the prior; see :func:`~pyro_lvm.diagnostics.collapse_report`.
+    :class:`~pyro_lvm.guides.LadderNormal` reads; a bottom-up
+    :class:`~pyro_lvm.guides.HierarchicalNormal` serves it too.
+    :func:`~pyro_lvm.diagnostics.collapse_report` shows which layers are in use.
 
     References:
         Sønderby, Raiko, Maaløe, Sønderby, Winther (2016), *Ladder variational autoencoders*,

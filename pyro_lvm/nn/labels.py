@@ -9,38 +9,32 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from pyro_lvm.errors import DataError, explain
 
 __all__ = ["as_labels", "drawn_labels", "one_hot_labels", "sampled_labels"]
 
 
-def as_labels(y: Any, num_classes: int, like: Tensor) -> Tensor:
+def as_labels(y: Any, like: Tensor) -> Tensor:
     """Labels ``(B,)`` as integers on the device of the data ``like`` ``(B, ...)``.
 
     Args:
-        y: 0 to ``num_classes - 1``; -1 where the label is unknown.
-        num_classes: C.
+        y: class numbers from 0; below 0 where the label is unknown.
         like: the data that they are of.
 
     Raises:
-        DataError: another number of labels than of data, or other values.
+        DataError: another number of labels than of data, or numbers that are not whole.
 
     Example:
-        >>> as_labels([2.0, -1.0], 3, like=torch.zeros(2, 5))
+        >>> as_labels([2, -1], like=torch.zeros(2, 5))
         tensor([ 2, -1])
     """
     labels = torch.as_tensor(y, device=like.device)
-    if labels.shape != like.shape[:1]:
-        expected, found = f"shape ({len(like)},), one a datum", f"shape {tuple(labels.shape)}"
-        hint = "Pass class numbers; one_hot.argmax(-1) makes them."
+    if labels.shape != like.shape[:1] or labels.is_floating_point():
+        expected = f"integers of shape ({len(like)},), one a datum"
+        found = f"{labels.dtype} of shape {tuple(labels.shape)}"
+        hint = "Pass class numbers from 0, and -1 for an unknown label."
         raise DataError(explain("labels y", expected, found, hint))
-    known = torch.arange(-1, num_classes, device=like.device)
-    if bool((strange := ~torch.isin(labels, known)).any()):
-        expected = f"whole numbers from 0 to {num_classes - 1}, or -1 for an unknown label"
-        hint = "Check num_classes; number the classes from 0."
-        raise DataError(explain("labels y", expected, str(labels[strange][:3].tolist()), hint))
     return labels.long()
 
 
@@ -54,7 +48,7 @@ def sampled_labels(
 
     Args:
         prior: of a label.
-        y: ``(B,)`` labels, -1 where unknown; None where none are known.
+        y: ``(B,)`` labels, below 0 where unknown; None where none are known.
         sum_out: mark the unknown ones to be summed out by any objective.
     """
     known: Any = None if y is None else y >= 0
@@ -82,4 +76,4 @@ def drawn_labels(q: dist.TorchDistribution, y: Tensor | None) -> Tensor:
 
 def one_hot_labels(y: Tensor, num_classes: int, like: Tensor) -> Tensor:
     """Labels ``(*,)`` as indicators ``(*, num_classes)`` of the dtype of ``like``."""
-    return one_hot(y, num_classes).to(like.dtype)
+    return (y.unsqueeze(-1) == torch.arange(num_classes, device=y.device)).to(like.dtype)
