@@ -16,6 +16,7 @@ from pyro_lvm import __version__
 from pyro_lvm.cli.compare import compare
 from pyro_lvm.cli.configs import CommandConfig, CompareConfig, FitConfig
 from pyro_lvm.cli.fit import fit
+from pyro_lvm.cli.impute import ImputeConfig, impute_table
 from pyro_lvm.cli.listing import show
 from pyro_lvm.cli.spikes import SpikesConfig, infer_spikes
 from pyro_lvm.errors import PyroLVMError, explain
@@ -25,6 +26,7 @@ __all__ = ["main"]
 _COMMANDS: dict[str, tuple[Callable[[Any], None], type[CommandConfig]]] = {
     "fit": (fit, FitConfig),
     "compare": (compare, CompareConfig),
+    "impute": (impute_table, ImputeConfig),
     "spikes": (infer_spikes, SpikesConfig),
 }
 _OF_RECORDINGS = (["--model", "calcium"], ["--model=calcium"])
@@ -59,7 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _named(given: Sequence[str]) -> list[str]:
-    """The arguments, with ``fit --model calcium`` replaced by the command that it is."""
+    """The arguments, with ``fit --model calcium`` replaced by the command that it is.
+
+    A first argument of ``impute`` without a name is its table.
+    """
+    if len(given) > 1 and given[0] == "impute" and not given[1].startswith("-"):
+        return ["impute", "--table", *given[1:]]
     for words in _OF_RECORDINGS:
         for at, after in enumerate(range(len(words), len(given) + 1)):
             if given[0] == "fit" and list(given[at:after]) == words:
@@ -86,7 +93,8 @@ def _wrong_arguments(given: Sequence[str], found: str) -> str:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="pyro-lvm",
-        description="Latent variable models on Pyro: train one, compare objectives, infer spikes.",
+        description="Latent variable models on Pyro: train one, compare objectives, fill holes in "
+        "tables, infer spikes.",
         exit_on_error=False,
         allow_abbrev=False,
     )

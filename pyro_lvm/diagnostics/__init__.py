@@ -8,6 +8,7 @@ from pyro_lvm.diagnostics.evidence import LogEvidence, log_evidence
 from pyro_lvm.diagnostics.figures import plot_khat
 from pyro_lvm.diagnostics.imputation import impute
 from pyro_lvm.diagnostics.imputation_chains import MetropolisWithinGibbs
+from pyro_lvm.diagnostics.imputation_figures import plot_imputed_columns, plot_intervals
 from pyro_lvm.diagnostics.imputation_sweeps import GibbsSweeps
 from pyro_lvm.diagnostics.imputations import Imputations
 from pyro_lvm.diagnostics.mean_correlation import mean_correlation
@@ -59,6 +60,8 @@ __all__ = [
     "pareto_smooth",
     "plot_calibration",
     "plot_collapse",
+    "plot_imputed_columns",
+    "plot_intervals",
     "plot_khat",
     "plot_sandwich",
     "plot_spikes",

@@ -62,7 +62,7 @@ class Programs:
         objective: of both.
         data: what batches are made of.
         imputer: the guide that imputations are drawn by.
-        method: that they are drawn by, see :func:`~pyro_lvm.impute`.
+        sweeps: whether it draws them by conditionals of its own, not by weight.
         transform: of batches.
         judged: whether rows with missing entries can be held out to judge the model.
     """
@@ -72,7 +72,7 @@ class Programs:
     objective: Objective
     data: Any
     imputer: Any
-    method: str = "sir"
+    sweeps: bool = False
     transform: Callable[..., Any] | None = None
     judged: bool = True
 
@@ -107,7 +107,7 @@ def _vgi(schema: Schema, x: Tensor, sizes: Sizes) -> Programs:
     objective = VGI(Chains(x, _KEPT_CHAINS), inner=ELBO(), warmup=round(_REST * sizes.max_steps))
     data = (x, torch.arange(len(x)))
     model = Completed(_vae(schema, x, sizes))
-    return Programs(model, guide, objective, data, guide, method="gibbs", judged=False)
+    return Programs(model, guide, objective, data, guide, sweeps=True, judged=False)
 
 
 def _vae(schema: Schema, x: Tensor, sizes: Sizes) -> VAE:

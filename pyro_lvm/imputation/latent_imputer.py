@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
@@ -18,8 +17,8 @@ from sklearn.utils.validation import (  # type: ignore[import-untyped]
 )
 from torch import Tensor
 
-from pyro_lvm.diagnostics import Imputations
-from pyro_lvm.imputation.families import FAMILIES, Sizes
+from pyro_lvm.diagnostics import GibbsSweeps, Imputations
+from pyro_lvm.imputation.families import FAMILIES, Programs, Sizes
 from pyro_lvm.imputation.rows import best_of, by_rows
 from pyro_lvm.imputation.tables import TableCodec, check_names
 from pyro_lvm.nn import check_choice
@@ -30,6 +29,8 @@ __all__ = ["LatentImputer"]
 
 _FEWEST_TO_HOLD_OUT = 100
 _EVALUATIONS = 20
+_SWEPT_DRAWS = 50
+"""Most draws whose mean is the best guess where each is a sweep over all missing cells."""
 
 
 class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -56,7 +57,8 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: rows a step.
         learning_rate: at the start.
         num_particles: draws of each row in training ("miwae").
-        num_draws: draws of each row that imputations are weighed or averaged over.
+        num_draws: draws of each row that imputations are weighed or averaged over; of "vgi",
+            whose draws are sweeps over the cells, at most 50.
         num_imputations: of each cell in :meth:`sample`.
         validation: share of the rows that decides at which step the model was best ("miwae",
             "vaeac"); tables of fewer than 100 rows are trained to the end.
@@ -121,16 +123,13 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.device = device
         self.progress = progress
 
-    def fit(
-        self, X: Any, y: Any = None, *, run_dir: str | Path | None = None, resume: bool = False
-    ) -> LatentImputer:
+    def fit(self, X: Any, y: Any = None, **options: Any) -> LatentImputer:
         """Learn the model of a table's rows.
 
         Args:
             X: a frame or an array ``(rows, columns)``, NaN where missing.
             y: ignored.
-            run_dir: folder for metrics and checkpoints.
-            resume: go on from the checkpoint in ``run_dir``, if there is one.
+            options: further ones of :func:`pyro_lvm.fit`, such as ``run_dir``.
 
         Raises:
             DataError: a table that nothing can be learned from; see :class:`LatentImputer`.
@@ -144,34 +143,18 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         sizes = Sizes(self.latent_features, tuple(self.hidden), self.num_particles, self.max_steps)
         with seeded(self._seed, "start"):
             programs = FAMILIES[self.family](self.codec_.schema, x, sizes)
-        held_out = programs.judged and len(x) >= _FEWEST_TO_HOLD_OUT
         result = fit(
             programs.model,
             programs.guide,
             programs.data,
             programs.objective,
-            max_steps=self.max_steps,
-            batch_size=min(self.batch_size, len(x)),
-            validation=self.validation if held_out else None,
-            restore_best=held_out,
-            lr=self.learning_rate,
-            lr_scheduler="cosine",
-            max_grad_norm=10.0,
-            seed=self._seed,
-            transform=programs.transform,
-            allow_nan=True,
-            accelerator=self.device,
-            evaluate_every=max(1, self.max_steps // _EVALUATIONS),
-            diagnostic_particles=0,
-            progress=self.progress,
-            run_dir=run_dir,
-            resume=resume,
+            **{**self._options(programs, len(x)), **options},
         )
         if result.interrupted:
             raise KeyboardInterrupt
         self.model_, self.guide_ = programs.model, programs.imputer
         self.history_ = result.history
-        self._method = programs.method
+        self._sweeps = programs.sweeps
         return self
 
     def transform(self, X: Any) -> Any:
@@ -215,7 +198,7 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         x = self.codec_.encode(self._checked(X))
         count = self.num_imputations if num_imputations is None else num_imputations
-        return self._drawn(x, count, self._method if method is None else method)
+        return self._drawn(x, count, self._method(count) if method is None else method)
 
     def get_feature_names_out(self, input_features: Any = None) -> Any:
         """Names of the columns of the output: those of the input."""
@@ -228,11 +211,36 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    def _options(self, programs: Programs, num_rows: int) -> dict[str, Any]:
+        """Of :func:`pyro_lvm.fit`."""
+        held_out = programs.judged and num_rows >= _FEWEST_TO_HOLD_OUT
+        return {
+            "max_steps": self.max_steps,
+            "batch_size": min(self.batch_size, num_rows),
+            "validation": self.validation if held_out else None,
+            "restore_best": held_out,
+            "lr": self.learning_rate,
+            "lr_scheduler": "cosine",
+            "max_grad_norm": 10.0,
+            "seed": self._seed,
+            "transform": programs.transform,
+            "allow_nan": True,
+            "accelerator": self.device,
+            "evaluate_every": max(1, self.max_steps // _EVALUATIONS),
+            "diagnostic_particles": 0,
+            "progress": self.progress,
+        }
+
     def _best(self, table: Any) -> Tensor:
         x = self.codec_.encode(table)
-        if self._method == "sir":
+        if not self._sweeps:
             return self._drawn(x, 1, "mean").values[0]
-        return best_of(self._drawn(x, self.num_draws, self._method).values, self.codec_.schema)
+        count = min(self.num_draws, _SWEPT_DRAWS)
+        drawn = self._drawn(x, count, self._method(count, thin=1))
+        return best_of(drawn.values, self.codec_.schema)
+
+    def _method(self, count: int, thin: int = 2) -> Any:
+        return GibbsSweeps(2 - count % 2, thin=thin) if self._sweeps else "sir"
 
     def _drawn(self, x: Tensor, num_samples: int, method: Any) -> Imputations:
         with seeded(self._seed, "impute"), pyro.settings.context(module_local_params=True):

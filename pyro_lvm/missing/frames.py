@@ -33,8 +33,8 @@ def read_frame(
         categories: columns of numbers that are the names of classes.
 
     Raises:
-        DataError: no such file, no rows, rows of unequal length, a name twice, an unknown one in
-            ``categories``, or text in a column of numbers.
+        DataError: no such file, no rows, a row longer than the first, a name twice, an unknown
+            one in ``categories``, or text in a column of numbers.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -50,7 +50,15 @@ def read_frame(
     path = Path(path)
     names = _names(path)
     try:
-        text = pd.read_csv(path, dtype=str, na_values=list(missing), skipinitialspace=True)
+        text = pd.read_csv(
+            path,
+            names=names,
+            header=0,
+            index_col=False,
+            dtype=str,
+            na_values=list(missing),
+            skipinitialspace=True,
+        )
     except (ValueError, UnicodeDecodeError) as error:  # pandas's own are ValueErrors
         hint = "Save the table as CSV in UTF-8, one row a line, as many cells as names."
         raise DataError(explain(str(path), "a table", str(error).strip(), hint)) from error
@@ -124,9 +132,15 @@ def _names(path: Path) -> list[str]:
         hint = "Check the path."
         raise DataError(explain(str(path), "a CSV file", "no such file", hint))
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        names = [name.strip() for name in next(csv.reader(file), [])]
+        rows = csv.reader(file)
+        names = [name.strip() for name in next(rows, [])]
+        longest = max(map(len, rows), default=0)
     if not names:
         raise _empty(path, "an empty file")
+    if longest > len(names):
+        hint = "Name every column in the first row, and quote cells that hold a comma."
+        found = f"a row of {longest} cells"
+        raise DataError(explain(str(path), f"rows of {len(names)} cells", found, hint))
     if twice := sorted({name for name in names if names.count(name) > 1}):
         hint = "Rename columns."
         raise DataError(explain(str(path), "one column of each name", f"two {twice}", hint))

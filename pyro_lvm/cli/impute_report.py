@@ -1,0 +1,73 @@
+"""What an imputed table leaves: completed copies, imputations.nc for ArviZ, and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pyro_lvm.cli.figures import save_figure, training_curves
+from pyro_lvm.diagnostics import Imputations, plot_imputed_columns, plot_intervals
+from pyro_lvm.imputation import LatentImputer, TableCodec
+
+__all__ = ["summary", "write_imputations"]
+
+_QUANTITIES = {
+    "loss": "training loss (nats per row)",
+    "bound": "held-out bound (nats per row)",
+}
+
+
+def summary(frame: Any, codec: TableCodec) -> str:
+    """Size of a table, what is missing in it, and what is done about special columns and rows."""
+    missing = frame.isna()
+    lines = [
+        f"{len(frame)} rows, {len(frame.columns)} columns, "
+        f"{missing.mean(axis=None):.1%} of the cells missing, in {missing.any(axis=1).sum()} rows"
+    ]
+    if empty := int(missing.all(axis=1).sum()):
+        lines.append(f"{empty} rows without any observed cell: drawn from the model alone")
+    if codec.constants:
+        names = ", ".join(str(name) for name in codec.constants)
+        lines.append(f"constant columns, filled with their value: {names}")
+    return "\n".join(lines)
+
+
+def write_imputations(imputer: LatentImputer, frame: Any, folder: Path) -> str:
+    """Write tables, draws and figures; returns how far the draws are to be trusted."""
+    imputed = imputer.impute(frame)
+    imputer.transform(frame).to_csv(folder / "completed.csv", index=False)
+    completed = []
+    for number, values in enumerate(imputed.values):
+        completed.append(imputer.codec_.complete(frame, values))
+        completed[-1].to_csv(folder / f"imputation_{number:02d}.csv", index=False)
+    container = imputed.to_inference_data(frame, imputer.codec_.schema)
+    container.to_netcdf(str(folder / "imputations.nc"), engine="h5netcdf")
+    _write_figures(imputer, frame, completed, folder / "figures")
+    return _quality(imputed)
+
+
+def _write_figures(imputer: LatentImputer, frame: Any, completed: list[Any], folder: Path) -> None:
+    history = imputer.history_
+    curves = {}
+    for name, title in _QUANTITIES.items():
+        pairs = zip(history["step"], history[name], strict=True)
+        kept = [(step, value) for step, value in pairs if value is not None and value == value]
+        if kept:
+            curves[title] = {name: tuple(map(list, zip(*kept, strict=True)))}
+    save_figure(training_curves(curves), folder / "training_curves.png")
+    frame = frame.drop(columns=list(imputer.codec_.constants))
+    if frame.isna().any(axis=None):
+        save_figure(plot_imputed_columns(frame, completed), folder / "columns.png")
+    if frame.select_dtypes("number").isna().any(axis=None):
+        save_figure(plot_intervals(frame, completed), folder / "intervals.png")
+
+
+def _quality(imputed: Imputations) -> str:
+    holed = ~imputed.observed.all(1)
+    if imputed.khat is None or not holed.any():
+        return f"{int(holed.sum())} rows completed {len(imputed.values)} times"
+    bad = float((imputed.khat[holed] > 0.7).double().mean())
+    return (
+        f"{int(holed.sum())} rows completed {len(imputed.values)} times; "
+        f"k-hat above 0.7, draws not to be trusted, in {bad:.0%} of them"
+    )
