@@ -12,6 +12,7 @@ from pyro_lvm.diagnostics.imputation_figures import plot_imputed_columns, plot_i
 from pyro_lvm.diagnostics.imputation_sweeps import GibbsSweeps
 from pyro_lvm.diagnostics.imputations import Imputations
 from pyro_lvm.diagnostics.mean_correlation import mean_correlation
+from pyro_lvm.diagnostics.pooling import Pooled, pool
 from pyro_lvm.diagnostics.posterior import sample_posterior
 from pyro_lvm.diagnostics.ratio_quality import RatioQuality, plot_calibration, ratio_quality
 from pyro_lvm.diagnostics.sandwich import plot_sandwich
@@ -43,6 +44,7 @@ __all__ = [
     "Imputations",
     "LogEvidence",
     "MetropolisWithinGibbs",
+    "Pooled",
     "RatioQuality",
     "Reliability",
     "Spread",
@@ -65,6 +67,7 @@ __all__ = [
     "plot_khat",
     "plot_sandwich",
     "plot_spikes",
+    "pool",
     "ratio_quality",
     "reliability",
     "sample_posterior",
