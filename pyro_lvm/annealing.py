@@ -40,10 +40,10 @@ class LinearWarmup:
 
 
 def annealed_log_weights(
-    particles: Particles, beta: float, free_bits: float
+    particles: Particles, beta: float | Tensor, free_bits: float
 ) -> Tensor:  # (K, *batch)
     """Log-weights in nats with the KL terms scaled by ``beta`` and floored by ``free_bits``."""
-    if beta == 1.0 and free_bits == 0.0:
+    if isinstance(beta, float) and beta == 1.0 and free_bits == 0.0:
         return particles.log_weights
     parts = particles.parts.values()
     likelihood = [p.log_p for p in parts if p.log_p is not None and p.log_q is None]

@@ -109,6 +109,7 @@ class TrainConfig:
         evaluate_every: steps between held-out evaluations, and between checkpoints.
         accelerator: auto, cpu, cuda, ...
         num_threads: of the CPU; small networks are fastest with one.
+        compile: record and compile the step, half a minute at the start.
     """
 
     steps: int = 2000
@@ -119,6 +120,7 @@ class TrainConfig:
     evaluate_every: int = 250
     accelerator: str = "auto"
     num_threads: int = 1
+    compile: bool = False
 
 
 @dataclass(frozen=True)

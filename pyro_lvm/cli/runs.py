@@ -132,6 +132,7 @@ class Plan:
             validation=data.validation if len(data.validation) else None,
             lr=budget.learning_rate,
             lr_scheduler="cosine" if budget.schedule == "cosine" else None,
+            compile=budget.compile,
             max_grad_norm=budget.max_grad_norm or None,
             seed=seed,
             transform=data.transform,

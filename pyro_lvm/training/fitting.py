@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyro
 
 from pyro_lvm.objective import Objective
+from pyro_lvm.training.compiled import make_loss
 from pyro_lvm.training.evaluate import DatumCount, Evaluator
 from pyro_lvm.training.fabric import Fabric
 from pyro_lvm.training.inputs import Data
@@ -61,6 +61,7 @@ def fit(
     devices: int | str | list[int] = 1,
     strategy: str = "auto",
     precision: str = "32-true",
+    compile: bool | str = False,
     evaluate_every: int | None = None,
     diagnostic_particles: int = 100,
     log_every: int = 10,
@@ -114,6 +115,8 @@ def fit(
         devices: how many devices, or which.
         strategy: "auto", "ddp", ...
         precision: "32-true", "bf16-mixed", "64-true", ...
+        compile: record and compile the step once for each kind of batch, True or one of the
+            backends of :class:`~pyro_lvm.training.CompiledLoss`; in one process.
         evaluate_every: steps between evaluations; None for each epoch's end, or 50 where an
             epoch is one step.
         diagnostic_particles: draws per datum for the effective sample size and k-hat on a few
@@ -199,6 +202,7 @@ def fit(
             total_steps=total_steps,
             max_grad_norm=max_grad_norm,
             max_skips=max_skips if on_nonfinite == "skip" else 0,
+            compile=compile,
         )
         state = TrainingState()
         config = describe(options) | {
@@ -265,11 +269,11 @@ def _stepper(
     total_steps: int,
     max_grad_norm: float | None,
     max_skips: int,
+    compile: bool | str,
 ) -> Stepper:
     parameters = programs.parameters()
     raw = make_optimizer(optimizer, parameters, lr)
-    elbo: Any = objective  # Pyro types its programs as modules; functions will do
-    loss = elbo(programs.model, programs.guide)
+    loss = make_loss(objective, programs, compile, fabric.world_size)
     check_covered(loss, parameters, fabric.world_size)
     scheduler = make_scheduler(lr_scheduler, raw, total_steps)
     loss, wrapped = fabric.setup(loss, raw)
