@@ -10,10 +10,9 @@ from torch import Tensor
 from pyro_lvm.annealing import Schedule
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.mixing import Mixing, check_chunk, check_draws
-from pyro_lvm.objectives.groups import check_groups, grouped
+from pyro_lvm.objectives.groups import check_groups, mean_of_bounds
 from pyro_lvm.semi_implicit import MixedParticles, SemiImplicitObjective
 from pyro_lvm.tracing import Program
-from pyro_lvm.weights import log_mean_exp
 
 __all__ = ["DSIVI"]
 
@@ -115,7 +114,7 @@ class DSIVI(SemiImplicitObjective):
         )
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
-        return log_mean_exp(grouped(log_weights, self.num_groups)).mean(0)
+        return mean_of_bounds(log_weights, self.num_groups)
 
     @classmethod
     @torch.no_grad()

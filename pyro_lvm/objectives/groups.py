@@ -5,8 +5,16 @@ from __future__ import annotations
 from torch import Tensor
 
 from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.weights import log_mean_exp
 
-__all__ = ["check_groups", "grouped"]
+__all__ = ["check_groups", "grouped", "mean_of_bounds"]
+
+
+def mean_of_bounds(log_weights: Tensor, num_groups: int) -> Tensor:  # (*batch,)
+    """Mean of the importance-weighted bounds of M groups; of one draw each, their log-weights."""
+    if num_groups == len(log_weights):
+        return log_weights.mean(0)
+    return log_mean_exp(grouped(log_weights, num_groups)).mean(0)
 
 
 def grouped(log_weights: Tensor, num_groups: int) -> Tensor:  # (L, M, *batch)

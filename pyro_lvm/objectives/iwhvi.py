@@ -12,11 +12,10 @@ from pyro_lvm.checks import record_checked
 from pyro_lvm.densities import guide_sites, log_prob
 from pyro_lvm.errors import ParameterError, ProgramError, explain
 from pyro_lvm.mixing import Mixing, check_draws, mixing_sites
-from pyro_lvm.objectives.groups import check_groups, grouped
+from pyro_lvm.objectives.groups import check_groups, mean_of_bounds
 from pyro_lvm.reverse import reversed_rows
 from pyro_lvm.semi_implicit import MixedParticles, SemiImplicitObjective, run_model, weighed
 from pyro_lvm.tracing import Program, Recorder
-from pyro_lvm.weights import log_mean_exp
 
 __all__ = ["IWHVI"]
 
@@ -107,7 +106,7 @@ class IWHVI(SemiImplicitObjective):
         )
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
-        return log_mean_exp(grouped(log_weights, self.num_groups)).mean(0)
+        return mean_of_bounds(log_weights, self.num_groups)
 
     def run(
         self,

@@ -6,9 +6,8 @@ from torch import Tensor
 
 from pyro_lvm.annealing import Schedule
 from pyro_lvm.mixing import Mixing, check_chunk, check_draws
-from pyro_lvm.objectives.groups import check_groups, grouped
+from pyro_lvm.objectives.groups import check_groups, mean_of_bounds
 from pyro_lvm.semi_implicit import SemiImplicitObjective
-from pyro_lvm.weights import log_mean_exp
 
 __all__ = ["SIVI"]
 
@@ -102,4 +101,4 @@ class SIVI(SemiImplicitObjective):
         )
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
-        return log_mean_exp(grouped(log_weights, self.num_groups)).mean(0)
+        return mean_of_bounds(log_weights, self.num_groups)
