@@ -4,7 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyro
 import pytest
+import torch
+from benchmarks.compiled_steps import measured
+from benchmarks.programs import BY_HAND
+from benchmarks.step_time import Timer
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,3 +29,13 @@ def test_benchmark_prints_its_table(name: str, options: list[str], rows: int) ->
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("| digits |") == rows
+
+
+def test_compiled_steps_are_timed_in_turns() -> None:
+    timer, columns = Timer(torch.device("cpu"), "cpu"), ("by hand", "ours", "ours, graph")
+    with pyro.settings.context(module_local_params=True):
+        rows = dict(measured("digits", 2, timer, 2, columns))
+    assert len(rows) == len(BY_HAND)
+    for times in rows.values():
+        assert set(times) == set(columns)
+        assert all(len(each) == 2 and min(each) > 0 for each in times.values())
