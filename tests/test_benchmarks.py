@@ -7,6 +7,7 @@ from pathlib import Path
 import pyro
 import pytest
 import torch
+
 from benchmarks.compiled_steps import measured
 from benchmarks.programs import BY_HAND
 from benchmarks.step_time import Timer
