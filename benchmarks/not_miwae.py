@@ -30,7 +30,7 @@ __all__ = ["RUNS", "data", "run"]
 
 ROWS, SLOPE, NOISE = 5000, -3.0, 0.5
 LOADING = [[1.0], [0.8], [1.0]]
-BATCH, STEPS, RATE, PARTICLES = 200, 2000, 1e-2, 10
+BATCH, STEPS, RATE, PARTICLES = 200, 1200, 1e-2, 10
 
 RUNS: dict[str, Callable[[FactorAnalysis], nn.Module]] = {
     "the same rows, complete": Incomplete,

@@ -33,7 +33,7 @@ class ConditioningGuide(PyroModule):
 
     References:
         Ivanov, Figurnov, Vetrov (2019), *Variational autoencoder with arbitrary conditioning*,
-        arXiv:1806.02382, sections 4.1 and 4.3.3; the mask is the opposite of the paper's b.
+        arXiv:1806.02382; the mask is the opposite of the paper's b.
 
     Args:
         encoder: from ``(B, 3 F)``, those three one after the other, to ``(B, encoder_features)``;

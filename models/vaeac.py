@@ -51,9 +51,8 @@ class VAEAC(PyroModule):
 
     References:
         Ivanov, Figurnov, Vetrov (2019), *Variational autoencoder with arbitrary conditioning*,
-        arXiv:1806.02382. The prior's outputs are regularised as there, eq. 8 and below. Scales
-        of real entries are learned here: with the unit scale of the published code for tables
-        the latent is not used.
+        arXiv:1806.02382. Scales of real entries are learned here: with the unit scale of the
+        published code for tables the latent is not used.
 
     Args:
         in_features: size of a datum, D.

@@ -18,6 +18,7 @@ from pyro_lvm.distributions import (
     AggregatedPrior,
     CategoricalLikelihood,
     ConditionalFlow,
+    MixturePrior,
     SemiImplicitPrior,
     VampPrior,
 )
@@ -92,6 +93,7 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     "VAE-prior": lambda **k: VAE(6, (3, 2), (8,), prior=LearnedNormal(2), **k),
     "VAE-prior-aggregated": lambda **k: VAE(6, 3, (8,), prior=AggregatedPrior(*posteriors()), **k),
     "VAE-prior-flow": lambda **k: VAE(6, 3, (8,), prior=ConditionalFlow(3), **k),
+    "VAE-prior-mixture": lambda **k: VAE(6, 3, (8,), prior=MixturePrior(3, 4), **k),
     "VAE-prior-semi-implicit": lambda **k: VAE(
         6, 3, (8,), prior=SemiImplicitPrior(ConditionalNormal(4, 3, (5,)), 4), **k
     ),

@@ -10,12 +10,11 @@ import torch
 from explained import explained
 from torch import Tensor, nn
 
-from benchmarks import not_miwae
 from pyro_lvm.diagnostics import impute, log_evidence
 from pyro_lvm.distributions import BernoulliLikelihood, GaussianLikelihood, MixedLikelihood
 from pyro_lvm.errors import ProgramError
 from pyro_lvm.guides import AmortizedNormal
-from pyro_lvm.missing import Incomplete, NotAtRandom, SelfMasking, hide
+from pyro_lvm.missing import Incomplete, NotAtRandom, SelfMasking
 from pyro_lvm.models import VAE, VAEAC, FactorAnalysis
 from pyro_lvm.nn import MLP, ZeroImputing
 from pyro_lvm.objectives import ELBO, IWAE, TVO
@@ -244,18 +243,3 @@ def test_miwae_rises_to_the_evidence_of_what_is_observed() -> None:
     assert (gaps[0] > gaps[1]).all()
     assert (gaps[1] > gaps[2]).all()
     assert (gaps[2] < 0.05).all()
-
-
-# Training.
-
-
-@pytest.mark.slow
-def test_bias_of_miwae_is_removed() -> None:
-    """High values of the third column go missing; two others tell part of them."""
-    ignored, modelled = (
-        not_miwae.run(name, seed=0, steps=800) for name in ("MIWAE", "not-MIWAE, high values")
-    )
-    assert ignored["mean (0)"] < -0.15
-    assert abs(modelled["mean (0)"]) < 0.05
-    assert ignored["mean error of imputations"] < -0.3
-    assert abs(modelled["mean error of imputations"]) < 0.08

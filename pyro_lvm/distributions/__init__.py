@@ -18,6 +18,7 @@ from pyro_lvm.distributions.likelihoods import (
 from pyro_lvm.distributions.linear_gaussian_chain import LinearGaussianChain
 from pyro_lvm.distributions.low_rank_normal import LowRankNormal
 from pyro_lvm.distributions.mixed import Columns, MixedLikelihood
+from pyro_lvm.distributions.mixture_prior import MixturePrior
 from pyro_lvm.distributions.normal_mixture import NormalMixture
 from pyro_lvm.distributions.ordinal import OrdinalLikelihood
 from pyro_lvm.distributions.partly_known import PartlyKnown
@@ -46,6 +47,7 @@ __all__ = [
     "LinearGaussianChain",
     "LowRankNormal",
     "MixedLikelihood",
+    "MixturePrior",
     "NegativeBinomialLikelihood",
     "NormalMixture",
     "OrdinalLikelihood",
