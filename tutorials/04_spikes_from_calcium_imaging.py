@@ -111,10 +111,10 @@ for name, rate in {"no_rate.npy": None, "transposed.npy": 60.0}.items():
 # Raw fluorescence becomes dF/F by `pyro_lvm.data.delta_f`.
 #
 # Look at the traces before any inference. Single transients of these cells are around 0.35 high
-# and last around 0.7 seconds. **The model has to be told so, roughly**: where nobody recorded the
-# spikes, a transient may be one spike, or two of half the height in neighbouring frames, and
-# training does not sort that out by itself. The run from the command line, below, starts too low
-# and shows what comes of it.
+# and last around 0.7 seconds. **Where the model starts matters**: nobody recorded the spikes, so a
+# transient may be one spike, or two of half the height in neighbouring frames, and training does
+# not sort that out by itself. `start_at` takes the height from each trace, from its smaller
+# isolated transients; the decay has to be told, roughly.
 
 # %%
 figure, axes = plt.subplots(figsize=(10, 2.6))
@@ -139,12 +139,12 @@ _ = axes.set(xlabel="time (s)", ylabel="dF/F", title=traces.names[0])
 # would rather drop some, and be too sure; that is not shown here.
 
 # %%
-AMPLITUDE, DECAY = 0.35, 0.7  # dF/F and s, read off the traces
+DECAY = 0.7  # s, read off the traces
 
 
 def infer(traces, model, guide):
     """Train both on windows of five seconds."""
-    model.start_at(traces.x)  # noise and baseline of each cell
+    model.start_at(traces.x)  # noise, baseline and height of a transient, of each cell
     windows = snippets(traces, round(5 * traces.rate))
     objective = ReweightedWakeSleep(10, insomnia=0.5, arguments=lambda dream: dream["x"])
     return fit(
@@ -166,13 +166,13 @@ def infer(traces, model, guide):
 
 pyro.set_rng_seed(0)
 model = LinearCalcium(traces.rate, num_cells=len(traces))
-model.amplitude = torch.full((len(traces),), AMPLITUDE)
 model.decay = torch.full((len(traces),), DECAY)
 guide = SpikeGuide(rate=traces.rate)
 _ = infer(traces, model, guide)
 
 # %% [markdown]
-# Did the model find the cells' own parameters? They all started at the same height and decay.
+# Did the model find the cells' own parameters? The decays all started at 0.7 s, the heights at what
+# `start_at` made of each trace.
 
 # %%
 print("        height (dF/F)    decay (s)       spikes a second")
@@ -187,8 +187,8 @@ for cell, name in enumerate(traces.names):
 
 # %% [markdown]
 # All ten decays moved from 0.7 towards the truth, but the far ones only half of the way or less:
-# 300 steps are a short run. Nine heights are within 0.1 of the truth; that of cell7, whose
-# transients are the shortest, is not.
+# 300 steps are a short run. Eight heights are within 0.1 of the truth, without having been told;
+# that of cell7, whose transients are the shortest, is 0.16 too low.
 #
 # ## Spikes
 #
@@ -216,8 +216,8 @@ plot_spikes(traces, draws, 0, fitted=denoised, seconds=12.0)
 plot_spikes(traces, draws, 3, fitted=denoised, start=5.0, seconds=12.0)
 
 # %% [markdown]
-# Nothing had to be done about the gap. At its edge the guide puts a few spikes, in about a tenth
-# of the draws, for which the trace gives no reason: it has learnt from one gap only.
+# Nothing had to be done about the gap. At its edge the guide puts a spike, in about a quarter of
+# the draws, for which the trace gives no reason: it has learnt from one gap only.
 #
 # ## How sure, and rightly so?
 #
@@ -249,8 +249,8 @@ _ = axes.set(xlabel="probability of a spike", ylabel="share of frames with one")
 print(f"mean distance from the diagonal, by frames: {curve.error:.4f}")
 
 # %% [markdown]
-# Promises below 0.3 are kept. Those of 0.6 to 0.9 come true less often than promised, in few
-# frames (the numbers at the points): ten cells and half a minute say little about each of these
+# Promises below 0.7 are kept, or nearly. Those of 0.7 to 0.9 come true less often than promised, in
+# few frames (the numbers at the points): ten cells and half a minute say little about each of these
 # bins.
 #
 # Third: what about several frames at once? If a spike was in one frame or in the next, and not in
@@ -313,10 +313,11 @@ for axes, (name, trains) in zip(all_axes, trains_of.items(), strict=True):
     axes.set(xlabel=f"frame, from {shown.start}", ylabel="draw")
 
 # %% [markdown]
-# There was one spike. A third of the factorised guide's draws have one in both frames, and a fifth
-# in neither; of the autoregressive one's, 3 % and 13 %. Now all such pairs together; then how
-# often the 50 % interval of the count in a second holds the truth (randomised); and a proper score
-# of whole trains, the log-density of the true ones.
+# There was one spike, and the trace leaves five frames for it. Of the autoregressive guide's draws
+# most have one spike among them; of the factorised one's, many have none, and some have two or
+# three. Now all such pairs of frames together; then how often the 50 % interval of the count in a
+# second holds the truth (randomised); and a proper score of whole trains, the log-density of the
+# true ones.
 
 # %%
 pairs = unsure >= min(0.2, unsure.max().item())
@@ -373,8 +374,8 @@ metrics("second, never seen", probabilities, later.spikes, later.rate)
 #
 # The comparison is not quite level. OASIS works on each test cell by itself, and the unit of its
 # count ratio is each cell's true height. The guide has learnt from ten other cells of the same
-# kind, by the very model that made them, and that was told a height and a decay. On real cells no
-# model is the true one.
+# kind, by the very model that made them, and that was told a decay. On real cells no model is the
+# true one.
 #
 # ## For ArviZ
 #
@@ -437,13 +438,14 @@ for name, (of, estimate) in estimates.items():
 
 # %% [markdown]
 # Being told of a rate that it has not learnt from did not do: at 30 Hz the guide lost a fifth of
-# the spikes. After dreams the count is right again, and half of the loss in correlation is made
+# the spikes. After dreams the count is right again, and some of the loss in correlation is made
 # up.
 #
 # ## From the command line
 #
-# The same file, without a line of Python. The command starts at the kinetics of an indicator, by
-# default GCaMP6f: 0.19 high, decaying in 0.4 s, with a rise.
+# The same file, without a line of Python. The command takes the heights from the traces, as above,
+# and starts at the kinetics of an indicator, by default GCaMP6f: a decay in 0.4 s, and a rise.
+# `pyro-lvm fit --model calcium` is the same command by another name.
 
 # %%
 command = "pyro-lvm spikes --traces first.csv --out run --num_samples 50 --num_figures 1"
@@ -463,12 +465,13 @@ metrics("command line", written, traces.spikes, traces.rate)
 home.cleanup()
 
 # %% [markdown]
-# About twice as many spikes as there were: the transients of these cells are 1.4 to 2.5 times as
-# high as a nominal one of GCaMP6f, and the command found two small ones for one. Correlation does
-# not see scale: in bins of 100 ms it is 0.91 in place of 0.97, in bins of a frame 0.64 in place of
-# 0.91. Training did not correct the start. So of all that is above, take the number of spikes with
-# the most caution, and look up or read off the height of a single transient, as was done for the
-# other run: `--amplitude 0.35 --decay 0.7` starts the command there.
+# 1.4 times as many spikes as there were: these cells decay in 0.3 to 1.5 s, and what a transient
+# of 0.4 s leaves unexplained is given to further spikes. (From the usual height of GCaMP6f, 0.19,
+# which is half of theirs, it would be twice as many.) Correlation does not see scale: in bins of
+# 100 ms it is 0.92 in place of 0.97, in bins of a frame 0.69 in place of 0.92. Training did not
+# correct the start. So of all that is above, take the number of spikes with the most caution, and
+# look up or read off what can be known of a single transient: `--decay 0.7` starts the command
+# where the other run did, `--amplitude` sets the height where noise hides single transients.
 #
 # ## Real recordings
 #
@@ -502,9 +505,10 @@ else:
 # - The model that made the cells is the one that was fitted. Real indicators saturate and bind
 #   several calcium ions at once (`SaturatingCalcium`, `PhysiologicalCalcium`), real noise is not
 #   white, and there is neuropil. How guides fare then is for the benchmark with real cells to say.
-# - A frame holds one spike at most. At low frame rates or high firing rates that is too few.
-# - The height and the decay that were told lie in the middle of those that the simulation draws
-#   from. How wrong they may be was tried at one other value, by a command that differs in the
-#   rise, the learning rate and the number of steps too.
+# - A frame holds one spike at most here. At low frame rates or high firing rates that is too few:
+#   `LinearCalcium(spikes="poisson")`, `SpikeGuide(counts=True)` and `--counts true` allow more.
+# - The decay that was told lies in the middle of those that the simulation draws from. How wrong
+#   it may be was tried at one other value, by a command that differs in the rise, the learning
+#   rate and the number of steps too.
 # - Correlations of neighbouring frames were compared for guides, not with an exact posterior; on
 #   windows short enough to enumerate, `benchmarks/spike_window.py` does that.
