@@ -2,7 +2,7 @@
 
 Sets of cells: "linear" and "saturating", simulated; "gcamp6f" and "gcamp6s", real neurons with
 recorded spikes, which are read from ``--root`` or PYRO_LVM_DATA. No method sees true spikes of
-these cells. Prints a table for each set; finished runs are kept in a file in ``results``:
+these cells. Prints tables for each set; finished runs are kept in a file in ``results``:
 started again, it goes on with the others, or with ``--no-run`` prints what there is.
 
     python -m benchmarks.calcium linear saturating gcamp6f gcamp6s --seeds 3
@@ -25,7 +25,7 @@ from benchmarks.calcium_cells import SETS, Cells, cells_of
 from benchmarks.calcium_scores import Found, scores
 from pyro_lvm.diagnostics import spread
 
-__all__ = ["METHODS", "main", "markdown"]
+__all__ = ["METHODS", "by_seed", "main", "markdown"]
 
 RESULTS = Path(__file__).parent / "results" / "calcium.json"
 METHODS: Mapping[str, Callable[[Cells, int, int | None], Found]] = {
@@ -33,6 +33,9 @@ METHODS: Mapping[str, Callable[[Cells, int, int | None], Found]] = {
     **calcium_guides.METHODS,
     **calcium_guides.FOR_REAL_CELLS,
 }
+
+OVER_SEEDS = ("r 17 ms", "r 40 ms", "count ratio", "90 % counts cover", "nats a second", "F1 50 ms")
+"""Columns whose range over seeds is printed."""
 
 Scores = Mapping[str, Sequence[float]]
 """Values by cell, or one for the method, by the names of columns."""
@@ -62,6 +65,7 @@ def main() -> None:
         }
         print(f"## {name}, {len(cells.traces)} cells\n\n{markdown(found)}\n")
         print(f"The {len(cells.test)} test cells\n\n{markdown(found, cells.test)}\n")
+        print(f"All cells, by seed: least and largest median\n\n{by_seed(found)}\n")
 
 
 class Kept:
@@ -114,6 +118,21 @@ def markdown(found: Mapping[str, Sequence[Scores]], cells: Sequence[int] | None 
         shown = [_cell([run[c] for run in runs if c in run], cells) for c in columns]
         lines.append(f"| {method} | {' | '.join(shown)} | {len(runs)} |")
     return "\n".join(lines)
+
+
+def by_seed(found: Mapping[str, Sequence[Scores]]) -> str:
+    """One line a method of several seeds: the least and largest median over cells."""
+    lines = [f"| | {' | '.join(OVER_SEEDS)} | seeds |", "|" + " --- |" * (len(OVER_SEEDS) + 2)]
+    for method, runs in found.items():
+        if len(runs) > 1:
+            shown = [_range([run[column] for run in runs]) for column in OVER_SEEDS]
+            lines.append(f"| {method} | {' | '.join(shown)} | {len(runs)} |")
+    return "\n".join(lines)
+
+
+def _range(runs: Sequence[Sequence[float]]) -> str:
+    medians = torch.tensor(runs).nanmedian(1).values
+    return f"{medians.min():.2f} to {medians.max():.2f}"
 
 
 def _cell(runs: Sequence[Sequence[float]], cells: Sequence[int] | None) -> str:

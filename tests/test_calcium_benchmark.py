@@ -10,7 +10,7 @@ import torch
 from calcium_files import write_neurons
 
 from benchmarks import calcium, calcium_oasis, calcium_speed, spike_heights
-from benchmarks.calcium import Kept, main, markdown
+from benchmarks.calcium import Kept, by_seed, main, markdown
 from benchmarks.calcium_cells import Cells, cells_of
 from benchmarks.calcium_scores import Found, scores
 from pyro_lvm.data import Traces
@@ -84,6 +84,12 @@ def test_markdown_is_over_cells_and_seeds() -> None:
         "| other |  | 4 | 1 |",
     ]
     assert "0.50 (0.45 to 0.55)" in markdown({"one": runs}, [1, 2])
+
+
+def test_ranges_are_over_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calcium, "OVER_SEEDS", ("r",))
+    runs = [{"r": [0.1, 0.3, 0.5], "s": [1.0]}, {"r": [0.4, float("nan"), 0.7]}]
+    assert "| one | 0.30 to 0.40 | 2 |" in by_seed({"one": runs, "other": runs[:1]})
 
 
 def test_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, neurons: Path) -> None:
