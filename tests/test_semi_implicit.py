@@ -659,6 +659,24 @@ def test_evidence_of_mixed_programs(objective) -> None:
     assert found.khat.isfinite().all()
 
 
+def test_khat_tells_a_guide_that_is_too_narrow() -> None:
+    """Weights of a Normal guide in a Normal posterior have k = 1 - var_q / var_p."""
+
+    def narrow(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            psi = pyro.sample("psi", dist.Normal(x / 2, 0.1), infer=MIXING)
+            pyro.sample("z", dist.Normal(psi, 0.25))
+
+    objective = DSIVI(num_mixing=50, num_prior_mixing=50)
+
+    def khat(guide) -> Tensor:
+        x = X.expand(20)
+        return log_evidence(mixed_prior, guide, x, num_samples=1000, objective=objective).khat
+
+    assert abs(khat(narrow).mean() - (1 - 0.0725 / 0.5)) < 0.25  # less by the fit's prior at 0.5
+    assert (khat(wide) < 0.3).all()  # bounded weights
+
+
 def test_evidence_by_a_reverse_program() -> None:
     def reverse(x: Tensor, z: Tensor) -> None:
         with pyro.plate("data", len(x)):
