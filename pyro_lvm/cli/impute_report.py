@@ -47,19 +47,25 @@ def write_imputations(imputer: LatentImputer, frame: Any, folder: Path) -> str:
 
 
 def _write_figures(imputer: LatentImputer, frame: Any, completed: list[Any], folder: Path) -> None:
-    history = imputer.history_
-    curves = {}
-    for name, title in _QUANTITIES.items():
-        pairs = zip(history["step"], history[name], strict=True)
-        kept = [(step, value) for step, value in pairs if value is not None and value == value]
-        if kept:
-            curves[title] = {name: tuple(map(list, zip(*kept, strict=True)))}
+    named = {title: (name, _curve(imputer, name)) for name, title in _QUANTITIES.items()}
+    curves = {title: {name: curve} for title, (name, curve) in named.items() if curve[0]}
     save_figure(training_curves(curves), folder / "training_curves.png")
     frame = frame.drop(columns=list(imputer.codec_.constants))
     if frame.isna().any(axis=None):
         save_figure(plot_imputed_columns(frame, completed), folder / "columns.png")
     if frame.select_dtypes("number").isna().any(axis=None):
         save_figure(plot_intervals(frame, completed), folder / "intervals.png")
+
+
+def _curve(imputer: LatentImputer, quantity: str) -> tuple[list[float], list[float]]:
+    """Steps and values, where there are any."""
+    steps: list[float] = []
+    values: list[float] = []
+    for step, value in zip(imputer.history_["step"], imputer.history_[quantity], strict=True):
+        if step is not None and value is not None and value == value:
+            steps.append(step)
+            values.append(value)
+    return steps, values
 
 
 def _quality(imputed: Imputations) -> str:

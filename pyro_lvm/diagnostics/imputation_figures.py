@@ -133,7 +133,7 @@ def _is_class(series: Any) -> bool:
 def _histograms(axes: Axes, observed: Any, imputed: Any) -> None:
     values = [series.to_numpy(dtype=float) for series in (observed, imputed)]
     low, high = np.quantile(np.concatenate(values), [0.001, 0.999])
-    bins = np.linspace(low, high if high > low else low + 1, _BINS)
+    bins = np.linspace(low, high if high > low else low + 1, _BINS).tolist()
     known, drawn = (cells.clip(low, high) for cells in values)
     axes.hist(known, bins, density=True, color=_OBSERVED, label="observed")
     line: dict[str, Any] = {"histtype": "step", "color": _IMPUTED, "lw": 1.5}

@@ -55,13 +55,12 @@ class Imputations:
     @classmethod
     def joined(cls, parts: Sequence[Imputations]) -> Imputations:
         """Imputations of several sets of rows, made by one method, one below the other."""
-        first = parts[0]
-        return replace(
-            first,
-            values=torch.cat([part.values for part in parts], 1),
-            observed=torch.cat([part.observed for part in parts]),
-            **{name: torch.cat([part.quality[name] for part in parts]) for name in first.quality},
-        )
+        quality: dict[str, Any] = {
+            name: torch.cat([part.quality[name] for part in parts]) for name in parts[0].quality
+        }
+        values = torch.cat([part.values for part in parts], 1)
+        observed = torch.cat([part.observed for part in parts])
+        return replace(parts[0], values=values, observed=observed, **quality)
 
     @property
     def quality(self) -> dict[str, Tensor]:
@@ -75,7 +74,7 @@ class Imputations:
 
     def cpu(self) -> Imputations:
         """The same on the CPU."""
-        quality = {name: values.cpu() for name, values in self.quality.items()}
+        quality: dict[str, Any] = {name: row.cpu() for name, row in self.quality.items()}
         return replace(self, values=self.values.cpu(), observed=self.observed.cpu(), **quality)
 
     def frames(self, frame: Any, schema: Schema) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
@@ -101,7 +101,7 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         num_draws: int = 500,
         num_imputations: int = 10,
         validation: float = 0.1,
-        kinds: Mapping[Hashable, str] | None = None,
+        kinds: Mapping[Any, str] | None = None,
         random_state: Any = None,
         chunk_size: int = 1000,
         device: str = "auto",
@@ -272,7 +272,7 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             ensure_min_samples=2 if reset else 1,
         )
 
-    def _kinds(self, table: Any) -> Mapping[Hashable, str]:
+    def _kinds(self, table: Any) -> Mapping[Any, str]:
         """Counts are real to VGI, whose conditionals are Normal."""
         kinds = dict(self.kinds or {})
         if self.family != "vgi" or not isinstance(table, pd.DataFrame):

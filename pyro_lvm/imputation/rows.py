@@ -78,7 +78,7 @@ def best_of(values: Tensor, schema: Schema) -> Tensor:
 def _among(imputed: Imputations, whole: Tensor, rows: Tensor) -> Imputations:
     values = whole.clone()
     values[:, rows] = imputed.values
-    quality = {
+    quality: dict[str, Any] = {
         name: of_some.new_full(whole.shape[1:2], torch.nan).index_copy(0, rows, of_some)
         for name, of_some in imputed.quality.items()
     }

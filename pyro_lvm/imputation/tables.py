@@ -31,7 +31,7 @@ class TableCodec:
     constants: Mapping[Hashable, Any]
 
     @classmethod
-    def of(cls, table: Any, kinds: Mapping[Hashable, str] | None = None) -> TableCodec:
+    def of(cls, table: Any, kinds: Mapping[Any, str] | None = None) -> TableCodec:
         """For tables like this frame or array of floats.
 
         Raises:
