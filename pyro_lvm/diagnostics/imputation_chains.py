@@ -14,9 +14,8 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
 from pyro_lvm.diagnostics.chunks import Chunks, check_count, is_factor
 from pyro_lvm.diagnostics.discrete import with_discrete_draws
 from pyro_lvm.diagnostics.drawn_entries import reads_the_mask
-from pyro_lvm.diagnostics.resampling import chosen_rows
 from pyro_lvm.errors import DensityError, ProgramError, PyroLVMError, explain
-from pyro_lvm.layout import Layout
+from pyro_lvm.layout import Layout, chosen_rows
 from pyro_lvm.masking import fill_masked
 from pyro_lvm.particles import Particles
 from pyro_lvm.tracing import Site
