@@ -64,6 +64,26 @@ class MetropolisWithinGibbs:
 
     Raises:
         PyroLVMError: a count below 1.
+
+    Example:
+        Two equal numbers with noise of scale 1/2, the second unknown; the guide is wrong.
+
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyro_lvm import impute
+        >>> from pyro_lvm.missing import Incomplete
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         row = dist.Normal(z.unsqueeze(-1), torch.full((2,), 0.5)).to_event(1)
+        ...         pyro.sample("x", row, obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x.nanmean(1), 0.7))
+        >>> x = torch.tensor([[2.0, float("nan")]]).expand(1000, 2)
+        >>> method = MetropolisWithinGibbs(num_chains=1, num_warmup=20, thin=1)
+        >>> imputed = impute(Incomplete(model), guide, x, num_samples=1, method=method)
+        >>> imputed.values[0, :, 1].mean()  # exactly 1.6
+        tensor(1.5940)
     """
 
     num_chains: int = 2
