@@ -10,7 +10,6 @@ import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from pyro_lvm.distributions import Cells, NormalMixture
 from pyro_lvm.errors import DataError, ProgramError, explain
@@ -31,7 +30,7 @@ class GibbsConditionals(PyroModule):
 
     References:
         Simkus, Rhodes, Gutmann (2023), *Variational Gibbs inference for statistical model
-        estimation from incomplete data*, arXiv:2111.13180, section 3.
+        estimation from incomplete data*, arXiv:2111.13180.
 
     Args:
         in_features: number of columns, D.
@@ -86,17 +85,16 @@ class GibbsConditionals(PyroModule):
             x: rows ``(*, D)``; what stands at ``column`` is not read, NaN elsewhere are hidden.
             column: ``(*,)``, from 0 to D - 1.
         """
-        chosen = one_hot(column, self.in_features).bool()
-        h = self.body(x.masked_fill(chosen, torch.nan), column)
+        h = self.body(x.scatter(-1, column.unsqueeze(-1), torch.nan), column)
         raw = self.head(h, column)
         reals, classes = raw.split([self.num_reals, self.most_classes], -1)
         if not self.most_classes:
-            return self._mixture(reals)
+            return self._reals(reals)
         counts = self.num_classes[column]
         beyond = torch.arange(self.most_classes, device=raw.device) >= counts.unsqueeze(-1)
         beyond = beyond & (counts > 0).unsqueeze(-1)
         category = dist.Categorical(logits=classes.masked_fill(beyond, -torch.inf))
-        return Cells(self._mixture(reals), category, counts > 0)
+        return Cells(self._reals(reals), category, counts > 0)
 
     def rows(self, x: Any) -> Tensor:
         """Data as ``(B, D)``, NaN where missing, on the device and in the dtype of the network.
@@ -117,13 +115,13 @@ class GibbsConditionals(PyroModule):
             raise DataError(explain(f"column {column} of x", expected, found, hint))
         return rows
 
-    def _mixture(self, raw: Tensor) -> NormalMixture:
+    def _reals(self, raw: Tensor) -> dist.TorchDistribution:
         if not self.num_reals:  # of class columns alone
-            zero = raw.new_zeros(*raw.shape[:-1], 1)
-            return NormalMixture(zero, zero, torch.ones_like(zero))
-        *weights, loc, scale = raw.split(self.num_components, -1)
-        logits = weights[0] if weights else torch.zeros_like(loc)
-        return NormalMixture(logits, loc, positive_scale(scale))
+            return dist.Normal(raw.new_zeros(raw.shape[:-1]), 1.0)
+        *logits, loc, scale = raw.split(self.num_components, -1)
+        if logits:
+            return NormalMixture(logits[0], loc, positive_scale(scale))
+        return dist.Normal(loc.squeeze(-1), positive_scale(scale).squeeze(-1))
 
     @torch.no_grad()
     def _spread(self) -> None:
@@ -144,7 +142,7 @@ class _ByColumn(nn.Module):
         self.bias = nn.Parameter(torch.zeros(columns, out_features))
 
     def forward(self, h: Tensor, column: Tensor) -> Tensor:
-        return (h.unsqueeze(-2) @ self.weight[column]).squeeze(-2) + self.bias[column]
+        return (h.unsqueeze(-1) * self.weight[column]).sum(-2) + self.bias[column]
 
 
 class _Shared(nn.Module):

@@ -26,7 +26,7 @@ class NormalMixture(TorchDistribution):
 
     References:
         Figurnov, Mohamed, Mnih (2018), *Implicit reparameterization gradients*,
-        arXiv:1805.08498, eq. 7 and section 3.
+        arXiv:1805.08498.
 
     Args:
         logits: of the components, ``(*batch, M)``, up to a constant.

@@ -47,7 +47,7 @@ class VGI(Objective):
 
     References:
         Simkus, Rhodes, Gutmann (2023), *Variational Gibbs inference for statistical model
-        estimation from incomplete data*, arXiv:2111.13180, eq. 7 and algorithm 1.
+        estimation from incomplete data*, arXiv:2111.13180.
 
     Args:
         chains: of all rows; the batches are rows ``x`` and their numbers ``index``.
