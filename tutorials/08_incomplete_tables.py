@@ -175,9 +175,8 @@ plot_imputed_columns(horses, copies, max_columns=8)
 # values are missing. The same analysis is made of every completed table, and the answers are
 # pooled: the variance between tables is what the holes cost.
 
+
 # %%
-
-
 def difference(table):
     """Difference of mean log protein, and its squared standard error."""
     lived = table["outcome"] == "lived"
