@@ -86,5 +86,6 @@ def _matrix(features: int, generator: torch.Generator) -> Tensor:
     matrices = 2 * torch.rand(shape, generator=generator) - 1
     matrices = matrices / matrices.norm(dim=1, keepdim=True)
     condition = torch.linalg.cond(matrices)
-    first = (condition < condition.quantile(0.25)).nonzero()[0]
-    return matrices[first].squeeze(0)
+    good = (condition < condition.quantile(0.25)).nonzero()
+    first: Tensor = matrices[good[0, 0]]
+    return first
