@@ -51,7 +51,7 @@ class GibbsConditionals(PyroModule):
         >>> x = torch.tensor([[0.1, -0.3, 2.0], [0.5, 1.0, 3.0]])
         >>> q = conditionals(x, torch.tensor([0, 2]))  # the first column here, the last there
         >>> q.sample(), q.log_prob(x[[0, 1], [0, 2]]).shape
-        (tensor([1.1241, 1.0000]), torch.Size([2]))
+        (tensor([1.2450, 3.0000]), torch.Size([2]))
     """
 
     num_classes: Tensor
