@@ -88,7 +88,7 @@ def run(name: str, seed: int, epochs: int | None = None) -> dict[str, float]:
     steps = STEPS if epochs is None else epochs * -(-len(x) // BATCH)
     parameters = [*model.parameters(), *programs.guide.parameters()]
     train(programs.loss, parameters, _batches(x), steps, RATE, per=_data(name, x))
-    return _judged(model, rows, data.test, JUDGE_STEPS if epochs is None else steps)
+    return _judged(model, rows, data.test, min(JUDGE_STEPS, steps))
 
 
 def _judged(model: VAE, rows: Tensor, test: Tensor, steps: int) -> dict[str, float]:
