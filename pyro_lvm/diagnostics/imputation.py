@@ -12,12 +12,8 @@ from pyro_lvm.diagnostics.centres import Centre, best_guess, entry_statistics
 from pyro_lvm.diagnostics.chunks import Chunks, check_count
 from pyro_lvm.diagnostics.discrete import with_discrete_draws
 from pyro_lvm.diagnostics.drawn_entries import drawn_entries, entries_name, with_entries
-from pyro_lvm.diagnostics.imputation_chains import (
-    Filled,
-    MetropolisWithinGibbs,
-    data_site,
-    observed_entries,
-)
+from pyro_lvm.diagnostics.filled import Filled, data_site, observed_entries
+from pyro_lvm.diagnostics.imputation_chains import MetropolisWithinGibbs
 from pyro_lvm.diagnostics.imputation_sweeps import GibbsSweeps
 from pyro_lvm.diagnostics.imputations import Imputations
 from pyro_lvm.diagnostics.missing import NoRatio, mixing_of, ratio_of

@@ -9,7 +9,7 @@ import torch
 
 from pyro_lvm.chains import conditionals_of, gibbs_chains
 from pyro_lvm.diagnostics.chunks import check_count
-from pyro_lvm.diagnostics.imputation_chains import per_chain
+from pyro_lvm.diagnostics.filled import per_chain
 from pyro_lvm.diagnostics.imputations import Imputations
 
 __all__ = ["GibbsSweeps"]

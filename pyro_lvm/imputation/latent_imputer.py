@@ -18,17 +18,15 @@ from sklearn.utils.validation import (  # type: ignore[import-untyped]
 from torch import Tensor
 
 from pyro_lvm.diagnostics import GibbsSweeps, Imputations
-from pyro_lvm.imputation.families import FAMILIES, Programs, Sizes
+from pyro_lvm.imputation.budget import Budget, trained
+from pyro_lvm.imputation.families import FAMILIES, Sizes
 from pyro_lvm.imputation.rows import best_of, by_rows
 from pyro_lvm.imputation.tables import TableCodec, check_names
 from pyro_lvm.nn import check_choice
-from pyro_lvm.training import fit
 from pyro_lvm.training.rng import seeded
 
 __all__ = ["LatentImputer"]
 
-_FEWEST_TO_HOLD_OUT = 100
-_EVALUATIONS = 20
 _SWEPT_DRAWS = 50
 """Most draws whose mean is the best guess where each is a sweep over all missing cells."""
 
@@ -143,17 +141,12 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         sizes = Sizes(self.latent_features, tuple(self.hidden), self.num_particles, self.max_steps)
         with seeded(self._seed, "start"):
             programs = FAMILIES[self.family](self.codec_.schema, x, sizes)
-        result = fit(
-            programs.model,
-            programs.guide,
-            programs.data,
-            programs.objective,
-            **{**self._options(programs, len(x)), **options},
+        budget = Budget(
+            self.max_steps, self.batch_size, self.learning_rate, self.validation, self._seed
         )
-        if result.interrupted:
-            raise KeyboardInterrupt
+        shown = {"accelerator": self.device, "progress": self.progress}
+        self.history_ = trained(programs, len(x), budget, {**shown, **options}).history
         self.model_, self.guide_ = programs.model, programs.imputer
-        self.history_ = result.history
         self._sweeps = programs.sweeps
         return self
 
@@ -210,26 +203,6 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-    def _options(self, programs: Programs, num_rows: int) -> dict[str, Any]:
-        """Of :func:`pyro_lvm.fit`."""
-        held_out = programs.judged and num_rows >= _FEWEST_TO_HOLD_OUT
-        return {
-            "max_steps": self.max_steps,
-            "batch_size": min(self.batch_size, num_rows),
-            "validation": self.validation if held_out else None,
-            "restore_best": held_out,
-            "lr": self.learning_rate,
-            "lr_scheduler": "cosine",
-            "max_grad_norm": 10.0,
-            "seed": self._seed,
-            "transform": programs.transform,
-            "allow_nan": True,
-            "accelerator": self.device,
-            "evaluate_every": max(1, self.max_steps // _EVALUATIONS),
-            "diagnostic_particles": 0,
-            "progress": self.progress,
-        }
 
     def _best(self, table: Any) -> Tensor:
         x = self.codec_.encode(table)
