@@ -11,7 +11,7 @@ from pyro_lvm.training import FitResult, fit
 
 __all__ = ["Budget", "trained"]
 
-_FEWEST_TO_HOLD_OUT = 100
+_FEWEST_TO_HOLD_OUT, _MOST_TO_HOLD_OUT = 100, 2000
 _EVALUATIONS = 20
 _MAX_GRAD_NORM = 10.0
 
@@ -24,7 +24,7 @@ class Budget:
         max_steps: of Adam.
         batch_size: rows a step, at most.
         learning_rate: at the start; it falls to 0.
-        validation: share of the rows to hold out, if there are at least 100.
+        validation: share of the rows to hold out, if there are at least 100; 2000 at most.
         seed: of the run.
     """
 
@@ -53,7 +53,7 @@ def trained(
     made: dict[str, Any] = {
         "max_steps": budget.max_steps,
         "batch_size": min(budget.batch_size, num_rows),
-        "validation": budget.validation if held_out else None,
+        "validation": min(budget.validation, _MOST_TO_HOLD_OUT / num_rows) if held_out else None,
         "restore_best": held_out,
         "lr": budget.learning_rate,
         "lr_scheduler": "cosine",

@@ -59,7 +59,7 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             whose draws are sweeps over the cells, at most 50.
         num_imputations: of each cell in :meth:`sample`.
         validation: share of the rows that decides at which step the model was best ("miwae",
-            "vaeac"); tables of fewer than 100 rows are trained to the end.
+            "vaeac"), 2000 of them at most; tables of fewer than 100 are trained to the end.
         kinds: of columns of a frame by name: "real", "positive", "count" or "binary".
         random_state: a number, a NumPy ``RandomState``, or None.
         chunk_size: rows that are imputed at a time.
