@@ -97,6 +97,7 @@ def _train(imputer: LatentImputer, frame: Any, config: ImputeConfig, folder: Pat
         frame,
         lr_scheduler="cosine" if budget.schedule == "cosine" else None,
         max_grad_norm=budget.max_grad_norm or None,
+        compile=budget.compile,
         evaluate_every=budget.evaluate_every,
         checkpoint_every=budget.evaluate_every,
         run_dir=folder,
