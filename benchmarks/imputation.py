@@ -45,7 +45,8 @@ def run(table: str, rate: float, seed: int, method: str, steps: int) -> dict[str
         scores = coverage(truth, imputer.sample(holed, _IMPUTATIONS), cells)
     scores |= errors(truth, completed, cells)
     key = dict(zip(_KEY, (table, rate, seed, method), strict=True))
-    return {**key, **scores, "cpu_seconds": time.process_time() - start}
+    known = {name: score for name, score in scores.items() if score == score}
+    return {**key, **known, "cpu_seconds": time.process_time() - start}
 
 
 def tables(results: Sequence[dict[str, Any]]) -> Iterator[str]:
