@@ -90,7 +90,9 @@ RUNS = {
     "5 layers, ladder, warm-up, batch norm": Run(
         partial(ladder, FIVE, batch_norm=True), warms_up=True
     ),
-    "5 layers, ladder, free bits": Run(partial(ladder, FIVE), free_bits=0.5),
+    "5 layers, ladder, warm-up, batch norm, free bits": Run(
+        partial(ladder, FIVE, batch_norm=True), warms_up=True, free_bits=0.5
+    ),
 }
 
 

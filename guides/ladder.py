@@ -42,8 +42,8 @@ class LadderNormal(PyroModule):
     proportional to the likelihood :math:`p(x \mid z_l)`. The upward pass runs once a datum,
     the model's conditionals once a particle.
 
-    Deep ladders need ``batch_norm=True`` in both programs and KL warm-up, as in
-    ``ELBO(beta=LinearWarmup(1000))``: without these most of five layers lose their KL, see
+    Deep ladders need ``batch_norm=True`` in both programs, KL warm-up and free bits, as in
+    ``ELBO(beta=LinearWarmup(1000), free_bits=0.5)``: without these layers lose their KL, see
     :func:`~pyro_lvm.diagnostics.collapse_report`.
 
     The model's conditionals are a part of the guide: one module in two programs, whose
