@@ -54,7 +54,6 @@ class Setting(NamedTuple):
 RUNS = {
     "learned scale, IWAE 5 dreg": Setting("gaussian", IWAE(5, gradient="dreg")),
     "scale 1, ELBO": Setting(UnitScale, ELBO()),
-    "learned scale, ELBO": Setting("gaussian", ELBO()),
 }
 
 
