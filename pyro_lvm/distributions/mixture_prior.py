@@ -53,4 +53,6 @@ class MixturePrior(nn.Module):
     def forward(self) -> dist.TorchDistribution:
         """Batch shape ``()``, event shape ``(latent_features,)``."""
         choice = dist.Categorical(logits=torch.zeros_like(self.loc[:, 0]))
-        return dist.MixtureSameFamily(choice, diagonal_normal(self.loc, 1.0))
+        normals = diagonal_normal(self.loc, 1.0)
+        mixture: dist.TorchDistribution = dist.MixtureSameFamily(choice, normals)
+        return mixture
