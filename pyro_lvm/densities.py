@@ -98,7 +98,10 @@ def log_q_by_route(
     record_checked(guide, args, kwargs, again)
     replayed = {n: s for n, s in guide_sites(again.sites, model).items() if n not in without}
     scores = {n: _doubled(log_prob(s), again) for n, s in replayed.items()}
-    return {n: _routes(s[:num_particles], s[num_particles:]) for n, s in scores.items()}
+    return {
+        n: _routes(replayed[n], score[:num_particles], score[num_particles:])
+        for n, score in scores.items()
+    }
 
 
 def _check_deltas(
@@ -144,7 +147,10 @@ def _held_routes(site: Site, value: Tensor, direct: bool) -> Routes:
     return Routes(path, log_prob(site, value.detach()) if direct else None)
 
 
-def _routes(total: Tensor, direct: Tensor) -> Routes:
+def _routes(site: Site, total: Tensor, direct: Tensor) -> Routes:
+    """A factor is no density, whose direct derivative has mean zero: it keeps all of its own."""
+    if site.is_factor:
+        return Routes(total, None)
     return Routes(total - (direct - direct.detach()), direct)
 
 

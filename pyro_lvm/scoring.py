@@ -3,7 +3,8 @@
 The two families that deep latent-variable models spend their time on. torch negates a
 Bernoulli's cost term by term before an event is summed: one more pass, forward and backward,
 over the largest tensor of most programs; here the sum is negated, which changes no bit. A
-Normal is scored by its standardised value, in five elementwise passes instead of eight.
+Normal is scored by its standardised value, in three elementwise passes instead of eight, and the
+log of a scale that a plate has expanded is taken once.
 """
 
 from __future__ import annotations
@@ -65,9 +66,18 @@ def _bernoulli(base: Bernoulli, value: Tensor, event_dim: int, held: bool) -> Te
 
 def _normal(base: Normal, value: Tensor, event_dim: int, held: bool) -> Tensor:
     loc, scale = (base.loc.detach(), base.scale.detach()) if held else (base.loc, base.scale)
-    terms = -0.5 * ((value - loc) / scale).square() - scale.log()
+    distance = _sum_right(((value - loc) / scale).square(), event_dim)
+    log_scale = _sum_right(_once(scale, event_dim).log(), event_dim)
     size = base.batch_shape[len(base.batch_shape) - event_dim :].numel()
-    return _sum_right(terms, event_dim) - 0.5 * log(2 * pi) * size
+    return -0.5 * distance - log_scale - 0.5 * log(2 * pi) * size
+
+
+def _once(parameter: Tensor, event_dim: int) -> Tensor:
+    """Without the batch dims along which it is only expanded."""
+    for dim in range(parameter.dim() - event_dim):
+        if parameter.stride(dim) == 0 and parameter.shape[dim] > 1:
+            parameter = parameter.narrow(dim, 0, 1)
+    return parameter
 
 
 def _sum_right(terms: Tensor, event_dim: int) -> Tensor:

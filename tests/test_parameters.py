@@ -12,7 +12,8 @@ from pyro.nn import PyroModule, PyroParam, PyroSample
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyro_lvm.objectives import ELBO
+from pyro_lvm.objective import Objective
+from pyro_lvm.objectives import ELBO, IWAE
 
 X = torch.linspace(-1.0, 1.0, 12).reshape(4, 3)
 
@@ -156,3 +157,23 @@ def test_parameters_of_a_plate_are_subsampled() -> None:
 
     values = ELBO().particles(model, PerDatum(), X).values["z"]
     torch.testing.assert_close(values[0], torch.tensor([[6.0, 7.0], [2.0, 3.0]]), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("objective", [ELBO(), ELBO(gradient="stl"), IWAE(3, "dreg")], ids=repr)
+def test_a_factor_of_the_guide_keeps_its_gradient(objective: Objective) -> None:
+    """It is a term of the loss that its author wrote, not the density of a draw."""
+    penalty = torch.tensor(0.7, requires_grad=True)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+            pyro.factor("penalty", 2.0 * penalty, has_rsample=True)
+
+    loss = objective.differentiable_loss(model, guide, X[:, 0])
+    (slope,) = torch.autograd.grad(loss, penalty)
+    torch.testing.assert_close(slope, torch.tensor(2.0 * len(X)))
