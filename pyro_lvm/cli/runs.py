@@ -72,6 +72,7 @@ class Plan:
             config.guide.name,
             config.guide.options,
             model=model,
+            top_down=getattr(model, "top_down", None),
             in_features=rows.shape[1],
             latent_features=model.latent_features,
             hidden=config.guide.hidden,
