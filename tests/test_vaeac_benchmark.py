@@ -1,13 +1,22 @@
 """The judges of the benchmark of conditional models are right, and its runs give their columns."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyro
 import pytest
 import torch
 from pyro.distributions import MultivariateNormal
 
 from benchmarks import inpainting, not_miwae, vaeac, vaeac_gaussian
 from pyro_lvm.missing import mcar
+
+
+@pytest.fixture(autouse=True)
+def local_parameters() -> Iterator[None]:
+    """As the benchmark itself has it: several models of one class, one after the other."""
+    with pyro.settings.context(module_local_params=True):
+        yield
 
 
 def test_conditionals_follow_from_the_joint() -> None:
