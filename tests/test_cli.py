@@ -107,6 +107,7 @@ def test_resume_goes_on_to_the_same_end(tmp_path: Path) -> None:
         "--objective.name ReweightedWakeSleep --objective.gradient score",
         "--objective.name TVO",
         "--guide.name SemiAmortized --guide.options.num_steps 2",
+        "--model.name HierarchicalVAE --guide.name LadderNormal",
         "--model.options.likelihood gaussian --data.name concrete",
     ],
 )
@@ -244,6 +245,8 @@ def test_pair_plot_shows_the_dims_that_vary() -> None:
         ("fit --model.name BayesianLinearRegression", "model.name: expected a model with latents"),
         ("fit --model.name LinearCalcium", "Run pyro-lvm spikes --traces FILE"),
         ("fit --guide.options.rnak 2", "options of AmortizedNormal: expected some of"),
+        ("fit --objective.name VGI", "VGI: expected a choice that options can build, got one"),
+        ("fit --guide.name LadderNormal", "got one that needs 'top_down'"),
         ("fit --data.name digit", "data set: expected one of"),
         ("fit --guide.name ImplicitGuide", "Use AVB or IWAVB"),
         ("fit --objective.name ELBO --guide.name ImplicitGuide", "site 'z': expected a density"),

@@ -79,14 +79,18 @@ def default_gradient(name: str) -> str:
     return "dreg" if "dreg" in objective.takes else str(objective.takes[0])
 
 
+_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
 def build(kind: str, name: str, options: Mapping[str, Any], **fixed: Any) -> Any:
     """Call what is called ``name`` with the user's ``options`` and ``fixed`` arguments.
 
     Raises:
-        PyroLVMError: an option that it does not take.
+        PyroLVMError: an option that it does not take, or an argument that options cannot give.
     """
     maker = pick(kind, name)
-    takes = set(inspect.signature(maker).parameters)
+    parameters = inspect.signature(maker).parameters
+    takes = set(parameters)
     unknown = sorted(set(options) - takes)
     if unknown:
         raise PyroLVMError(
@@ -97,4 +101,9 @@ def build(kind: str, name: str, options: Mapping[str, Any], **fixed: Any) -> Any
                 f"Leave {unknown[0]!r} out, or see help(pyro_lvm.{kind}.{name}).",
             )
         )
-    return maker(**{key: value for key, value in fixed.items() if key in takes} | dict(options))
+    given = {key: value for key, value in fixed.items() if key in takes} | dict(options)
+    needed = [n for n, p in parameters.items() if p.default is p.empty and p.kind not in _REST]
+    if missing := [n for n in needed if given.get(n) is None]:
+        expected, found = "a choice that options can build", f"one that needs {missing[0]!r}"
+        raise PyroLVMError(explain(name, expected, found, f"Use pyro_lvm.{kind}.{name} in Python."))
+    return maker(**given)
