@@ -131,13 +131,13 @@ def conditionals_of(guide: Any) -> Any:
 
 
 def drawn_anew(
-    conditionals: Any, states: Tensor, missing: Tensor, numdrawn_anew: int
+    conditionals: Any, states: Tensor, missing: Tensor, num_targets: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rows ``(C, M, D)`` with one of the missing entries ``(K, M, D)`` of each drawn anew; its
     log q ``(C, M)``; that of classes alone.
     """
-    rows = states.repeat(numdrawn_anew, 1, 1)
-    column = random_scan(missing, numdrawn_anew).flatten(0, 1)
+    rows = states.repeat(num_targets, 1, 1)
+    column = random_scan(missing, num_targets).flatten(0, 1)
     q = conditionals(rows, column)
     draw = q.rsample()
     log_q = q.log_prob(draw)
