@@ -88,12 +88,31 @@ def sweep(conditionals: Conditionals, rows: Tensor, missing: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def moved(conditionals: Conditionals, rows: Tensor, columns: Tensor) -> Tensor:
-    """Rows ``(*, D)`` after one Gibbs update for each of ``columns`` ``(steps, *)``, in turn."""
-    for column in columns:
-        draw = conditionals(rows, column).sample()
+def moved(conditionals: Conditionals, rows: Tensor, columns: Tensor, block_size: int = 1) -> Tensor:
+    """Rows ``(*, D)`` after Gibbs updates of ``columns`` ``(steps, *)``, in turn or in blocks."""
+    for block in columns.split(block_size):
+        rows = _filled(rows, block, _block_of(conditionals, rows, block).sample())
+    return rows
+
+
+def _block_of(conditionals: Conditionals, rows: Tensor, block: Tensor) -> Any:
+    """Distribution of the entries at ``block`` ``(b, *)`` given all others of ``rows``."""
+    hidden = rows.scatter(-1, block.movedim(0, -1), torch.nan) if len(block) > 1 else rows
+    return conditionals(hidden.expand(len(block), *rows.shape), block)
+
+
+def _filled(rows: Tensor, block: Tensor, draws: Tensor) -> Tensor:
+    """Rows ``(*, D)`` with ``draws`` ``(b, *)`` at ``block``; of a column twice, the first."""
+    for column, draw in zip(block.flip(0), draws.flip(0), strict=True):
         rows = rows.scatter(-1, column.unsqueeze(-1), draw.unsqueeze(-1).to(rows))
     return rows
+
+
+def _is_first(block: Tensor) -> Tensor:
+    """Where a column of ``block`` ``(b, *)`` is not one that stands before it."""
+    earlier = block.unsqueeze(0) == block.unsqueeze(1)  # (b, b, *)
+    before = torch.ones(len(block), len(block), device=block.device).tril(-1).bool()
+    return ~(earlier & before.reshape(*before.shape, *[1] * (block.dim() - 1))).any(1)
 
 
 def random_scan(missing: Tensor, num_steps: int) -> Tensor:
@@ -131,19 +150,21 @@ def conditionals_of(guide: Any) -> Any:
 
 
 def drawn_anew(
-    conditionals: Any, states: Tensor, missing: Tensor, num_targets: int
+    conditionals: Any, states: Tensor, missing: Tensor, num_targets: int, block_size: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows ``(C, M, D)`` with one of the missing entries ``(K, M, D)`` of each drawn anew; its
+    """Rows ``(C, M, D)`` with a block of the missing entries ``(K, M, D)`` of each drawn anew; its
     log q ``(C, M)``; that of classes alone.
+
+    A row with fewer missing entries than a block has gives all of them.
     """
     rows = states.repeat(num_targets, 1, 1)
-    column = random_scan(missing, num_targets).flatten(0, 1)
-    q = conditionals(rows, column)
-    draw = q.rsample()
-    log_q = q.log_prob(draw)
-    is_class = conditionals.num_classes[column] > 0
-    rows = rows.scatter(-1, column.unsqueeze(-1), draw.unsqueeze(-1))
-    return rows, log_q, torch.where(is_class, log_q, 0.0)
+    scan = random_scan(missing, num_targets * block_size)
+    block = scan.unflatten(0, (num_targets, block_size)).transpose(0, 1).flatten(1, 2)
+    q = _block_of(conditionals, rows, block)  # of block (b, C, M)
+    draws = q.rsample()
+    log_q = torch.where(_is_first(block), q.log_prob(draws), 0.0)
+    of_classes = torch.where(conditionals.num_classes[block] > 0, log_q, 0.0)
+    return _filled(rows, block, draws), log_q.sum(0), of_classes.sum(0)
 
 
 def observed_score(conditionals: Any, states: Tensor, missing: Tensor) -> Tensor:  # (K, B)

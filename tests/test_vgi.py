@@ -12,7 +12,14 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from gibbs_parts import D, exact_guide, factor_analysis, log_p_observed, marginal
+from gibbs_parts import (
+    D,
+    exact_guide,
+    factor_analysis,
+    given_observed,
+    log_p_observed,
+    marginal,
+)
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
@@ -88,6 +95,51 @@ def test_a_draw_has_the_mean_that_is_promised() -> None:
     error = draws.std() / len(draws) ** 0.5
     assert error < 0.1 * kl_divergence(*normals)
     assert abs(draws.mean() - expected) < 4 * error
+
+
+@pytest.mark.parametrize("block_size", [2, 3, 7])
+def test_a_block_has_the_mean_that_is_promised(block_size: int) -> None:
+    """All holes of a row at once: log p(x_obs) - KL(prod q_j || p(x_mis | x_obs)), two Normals."""
+    model, x = factor_analysis(), table(3)
+    guide, columns, rows = exact_guide(model), torch.tensor([0, 2]), torch.tensor([1])
+    hidden = x[rows].expand(2, 1, -1)
+    q = guide.conditionals(hidden, columns.unsqueeze(1))  # (2, 1), neither hole is read
+    independent = dist.MultivariateNormal(q.mean.squeeze(1), q.variance.squeeze(1).diag())
+    divergence = kl_divergence(independent, given_observed(model, x[1]))
+    chains = Chains(x, 4000)
+    objective = VGI(chains, num_updates=1, block_size=block_size)
+    draws = objective.log_weights(Completed(model), guide, x[rows], rows)
+    error = draws.std() / len(draws) ** 0.5
+    assert error < 0.1 * divergence
+    assert abs(draws.mean() - (log_p_observed(model, x[1]) - divergence)) < 4 * error
+    objective.differentiable_loss(Completed(model), guide, x[rows], rows)
+    moved = chains.values[1][:, columns]  # independent, although the model's are not
+    assert torch.corrcoef(moved.T)[0, 1].abs() < 4 / len(moved) ** 0.5
+    assert (moved.mean(0) - q.mean.squeeze(1)).abs().max() < 4 * moved.std(0).max() / 4000**0.5
+    assert torch.equal(chains.values[1][:, [1, 3]], x[1, [1, 3]].expand(4000, 2))
+
+
+def test_a_block_is_some_of_the_holes_and_a_short_row_gives_all() -> None:
+    """Rows of one hole beside rows of three, in blocks of two: the mean over pairs."""
+    model, x = factor_analysis(), table()
+    guide, chains = exact_guide(model), Chains(x, 3)
+    chains.values = chains.values.repeat(1, 2000, 1)
+    objective = VGI(chains, num_updates=0, num_targets=2, block_size=2)
+    found = objective.log_weights(Completed(model), guide, *everything(x))
+    one = VGI(chains, num_updates=0).log_weights(Completed(model), guide, *everything(x))
+    torch.testing.assert_close(found[:, 0], one[:1, 0].expand(len(found)))  # exact, no noise
+    states, terms = chains.values[3, :3], []
+    for pair in ([0, 1], [0, 3], [1, 3]):
+        columns = torch.tensor(pair).unsqueeze(1).expand(2, 3)
+        hidden = states.clone()
+        hidden[:, pair] = NAN
+        q = guide.conditionals(hidden.expand(2, -1, -1), columns)
+        draw = q.sample((4000,))  # (4000, 2, 3)
+        filled = states.expand(4000, -1, -1).clone()
+        filled[..., pair] = draw.movedim(1, -1)
+        terms.append(marginal(model).log_prob(filled) - q.log_prob(draw).sum(1))
+    exact, error = torch.stack(terms).mean(), found[:, 3].std() / len(found) ** 0.5
+    assert abs(found[:, 3].mean() - exact) < 5 * error
 
 
 def test_one_target_is_unbiased_for_all() -> None:
@@ -377,6 +429,7 @@ WRONG: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Chains(X[:1]), DataError, r"column 1 of x: expected observed entries, got none"),
     (lambda: Chains(X, 0), ProgramError, r"num_chains: expected an integer >= 1, got 0"),
     (lambda: VGI(Chains(X), num_targets=0), ProgramError, "num_targets: .* got 0"),
+    (lambda: VGI(Chains(X), block_size=0), ProgramError, "block_size: .* got 0"),
     (lambda: VGI(Chains(X), inner=ReweightedWakeSleep()), ProgramError, "inner: expected a lower"),
     (lambda: VGI(Chains(X), inner=AlphaDivergence(2)), ProgramError, "inner: expected a lower"),
     (lambda: VGI(Chains(X), inner=VGI(Chains(X))), ProgramError, "inner: expected a lower"),

@@ -54,7 +54,11 @@ class VGI(Objective):
         inner: what scores a completed row; the ELBO if left out, which is exact for a model
             without latents and for ``Completed(model)`` of one with ``log_evidence``.
         num_updates: Gibbs updates of each chain a step, G >= 0.
-        num_targets: missing entries that are scored of each chain a step.
+        num_targets: missing entries, or blocks of them, that are scored of each chain a step.
+        block_size: entries that are drawn together, b. A block's entries are independent given
+            all others and hidden from each other's conditionals, and :math:`x_j` above is the
+            block. Larger ones mix faster where columns depend on each other, and are further from
+            the model's conditionals.
         warmup: steps before the chains move.
 
     Raises:
@@ -87,9 +91,11 @@ class VGI(Objective):
         inner: Objective | None = None,
         num_updates: int = 3,
         num_targets: int = 1,
+        block_size: int = 1,
         warmup: int = 0,
     ) -> None:
         check_size("num_targets", num_targets)
+        check_size("block_size", block_size)
         check_size("num_updates + 1", num_updates + 1)
         check_size("warmup + 1", warmup + 1)
         super().__init__(chains.num_chains * num_targets, "score", max_plate_nesting=1)
@@ -97,6 +103,7 @@ class VGI(Objective):
         self.inner = ELBO() if inner is None else _checked(inner)
         self.num_updates = num_updates
         self.num_targets = num_targets
+        self.block_size = block_size
         self.warmup = warmup
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
@@ -162,10 +169,11 @@ class VGI(Objective):
             none = states.new_zeros(states.shape[:2])
             return states, none, none
         missing = missing.expand(len(states), -1, -1)
-        states = moved(conditionals, states, random_scan(missing, self.num_updates))
+        scan = random_scan(missing, self.num_updates * self.block_size)
+        states = moved(conditionals, states, scan, self.block_size)
         if torch.is_grad_enabled():
             self.chains.keep(index, states)
-        return drawn_anew(conditionals, states, missing, self.num_targets)
+        return drawn_anew(conditionals, states, missing, self.num_targets, self.block_size)
 
     def _log_p(
         self, model: Program, guide: Program, x: Tensor, holed: Tensor, filled: Tensor
