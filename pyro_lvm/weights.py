@@ -18,6 +18,7 @@ __all__ = [
 ]
 
 _MIN_TAIL = 5
+_ROUNDING = 1e-5  # nats: weights that differ by less are equal
 
 
 def log_mean_exp(log_weights: Tensor, dim: int = 0) -> Tensor:
@@ -65,9 +66,9 @@ def pareto_khat(log_weights: Tensor) -> Tensor:
     Returns:
         ``(*batch,)``, as ArviZ's ``psislw`` gives (0.23; its 1.x takes minus this argument).
         ``inf`` where the tail has fewer than 5 draws: K <= 20, or that few weights above
-        the cut. 0 where nothing exceeds the cut because the largest weights are all equal,
-        as with an exact posterior: no tail to fit (ArviZ gives ``inf`` or raises). NaN where
-        every weight is zero, or one is NaN or infinite.
+        the cut. 0 where nothing exceeds the cut because the largest weights are all equal up
+        to rounding, as with an exact posterior: no tail to fit (ArviZ gives ``inf`` or raises).
+        NaN where every weight is zero, or one is NaN or infinite.
 
     References:
         Vehtari, Simpson, Gelman, Yao, Gabry (2024), *Pareto smoothed importance sampling*,
@@ -150,7 +151,7 @@ def _fit_tail(largest: Tensor) -> _Tail:  # (M + 1, *batch), descending
     count = above.sum(0)
     k, sigma = _fit_pareto(torch.where(above, excess, 0.0), count)
     k = torch.where(count < _MIN_TAIL, inf, k)
-    k = torch.where(count == 0, 0.0, k)
+    k = torch.where((count == 0) | (cut > -_ROUNDING), 0.0, k)
     return _Tail(torch.where(largest[0].isfinite(), k, torch.nan), sigma, count, cut)
 
 

@@ -243,6 +243,7 @@ def test_pair_plot_shows_the_dims_that_vary() -> None:
         ("fit --objective.name IWEA", "Did you mean 'IWAE'?"),
         ("fit --model.name VEA", "models: expected one of"),
         ("fit --model.name BayesianLinearRegression", "model.name: expected a model with latents"),
+        ("fit --model.name VAEAC", "with transform=RandomMasks"),
         ("fit --model.name LinearCalcium", "Run pyro-lvm spikes --traces FILE"),
         ("fit --guide.options.rnak 2", "options of AmortizedNormal: expected some of"),
         ("fit --objective.name VGI", "VGI: expected a choice that options can build, got one"),

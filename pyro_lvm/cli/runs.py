@@ -15,6 +15,7 @@ from pyro_lvm.cli.configs import ObjectiveConfig, RunConfig
 from pyro_lvm.cli.evaluation import Evaluation, evaluate
 from pyro_lvm.data import DataSplits, load
 from pyro_lvm.errors import PyroLVMError, explain
+from pyro_lvm.models import VAEAC
 from pyro_lvm.models.fluorescence import FluorescenceModel
 from pyro_lvm.nn import Discriminator
 from pyro_lvm.objective import Objective
@@ -148,6 +149,10 @@ class Plan:
 
 def _check_of_rows(model: str) -> None:
     maker = pick("models", model)
+    if maker is VAEAC:
+        hint = "Use pyro_lvm.fit in Python, with transform=RandomMasks(mcar)."
+        found = "VAEAC, which learns from masks alone"
+        raise PyroLVMError(explain("model.name", "a model of complete rows", found, hint))
     if isinstance(maker, type) and issubclass(maker, FluorescenceModel):
         hint = "Run pyro-lvm spikes --traces FILE --rate HZ, which takes recordings."
         raise PyroLVMError(explain("model.name", "a model of rows", f"{model}, of traces", hint))

@@ -51,7 +51,8 @@ class Incomplete(nn.Module):
     is the exact marginal where the entries are independent given the latents, so bounds of the
     wrapped model are bounds on the log-probability of what is observed. It is the likelihood to
     maximise where entries are missing (completely) at random. A row without any observed entry
-    has evidence 1. The wrapped model is not changed, and may be trained before or after.
+    has evidence 1. The wrapped model is not changed, and may be trained before or after. Under
+    :class:`~pyro_lvm.objectives.IWAE` this is MIWAE.
 
     References:
         Mattei, Frellsen (2019), *MIWAE: deep generative modelling and imputation of incomplete
