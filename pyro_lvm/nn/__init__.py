@@ -10,8 +10,8 @@ from pyro_lvm.nn.incomplete import SetEncoder, ZeroImputing
 from pyro_lvm.nn.joining import joined
 from pyro_lvm.nn.networks import MLP, ConditionalNormal, diagonal_normal, positive_scale, widen
 from pyro_lvm.nn.over_time import OverTime
-from pyro_lvm.nn.top_down import NormalLayer, TopDown
 from pyro_lvm.nn.skips import ResidualMLP, SkipEncoder, SkipMLP
+from pyro_lvm.nn.top_down import NormalLayer, TopDown
 from pyro_lvm.nn.trace_discriminator import TraceDiscriminator
 from pyro_lvm.nn.trace_encoder import TraceEncoder, check_positive
 from pyro_lvm.nn.u_net import UNet
