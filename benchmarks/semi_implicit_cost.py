@@ -2,7 +2,8 @@
 
 Two programs: a VAE of 784-200-200-50 with one layer of 50 noises of 200 units on a batch of
 128; and weights of a regression, 22 of them from 10 noises through 100-100 units, with 20
-particles that share the J draws. By hand is plain PyTorch on the same modules.
+particles that share the J draws. By hand is plain PyTorch on the same modules. Ours is taken as
+it is and, in runs of their own, compiled.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pyro_lvm.guides import SemiImplicitGuide, SemiImplicitWeights
 from pyro_lvm.models import VAE, BayesianLogisticRegression
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import SIVI
+from pyro_lvm.training import CompiledLoss
 
 __all__ = ["CASES", "RUNS", "Case", "run"]
 
@@ -43,9 +45,12 @@ class Case:
     by_hand: Callable[[int], Tensor]
     parts: Mapping[str, nn.Module]  # to book memory on
 
-    def steps(self, num_mixing: int) -> dict[tuple[str, str, str], Callable[[], object]]:
+    def steps(
+        self, num_mixing: int, compiled: bool = False
+    ) -> dict[tuple[str, str, str], Callable[[], object]]:
         """A step of each side, with gradients."""
         ours = self.objective(num_mixing)
+        loss = CompiledLoss(ours, self.model, self.guide) if compiled else None
 
         def hand() -> float:
             loss = self.by_hand(num_mixing)
@@ -53,7 +58,11 @@ class Case:
             return loss.item()
 
         def step() -> float:
-            return ours.loss_and_grads(self.model, self.guide, *self.data)
+            if loss is None:
+                return ours.loss_and_grads(self.model, self.guide, *self.data)
+            value: Tensor = loss(*self.data)
+            value.backward()
+            return value.item()
 
         return {("SIVI", "reparam", "ours"): step, ("SIVI", "reparam", "by hand"): hand}
 
@@ -123,15 +132,20 @@ def regression() -> Case:
 
 
 CASES = {"VAE": vae, "regression": regression}
-RUNS = {f"{case}, J = {count}": (case, count) for case in CASES for count in ROUNDS}
+RUNS = {
+    f"{case}, J = {count}{', compiled' if compiled else ''}": (case, count, compiled)
+    for compiled in (False, True)
+    for case in CASES
+    for count in ROUNDS
+}
 
 
 def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
     """Of both sides: ms of CPU time, their ratio by round, MiB kept for backward and at most."""
-    case_name, num_mixing = RUNS[name]
+    case_name, num_mixing, compiled = RUNS[name]
     pyro.set_rng_seed(seed)
     case = CASES[case_name]()
-    sides = case.steps(num_mixing)
+    sides = case.steps(num_mixing, compiled)
     modules = nn.ModuleList([case.model, case.guide])
     rounds = steps or ROUNDS[num_mixing]
     times = interleaved(sides, modules, Timer(torch.device("cpu"), "cpu"), rounds)
