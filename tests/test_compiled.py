@@ -233,6 +233,11 @@ def test_errors_of_programs_and_data_stay_what_they_are() -> None:
 # In fit.
 
 
+def test_an_unknown_backend_is_named() -> None:
+    with pytest.raises(ProgramError, match=r"compile: expected one of \['inductor', 'graph'\]"):
+        fit(*vae(), rows(), ELBO(), max_steps=1, compile="jit")
+
+
 def test_fit_is_the_same_with_recorded_steps() -> None:
     results = []
     for compile in (False, "graph"):

@@ -10,6 +10,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_lvm import fit
 from pyro_lvm.errors import CheckpointError, DataError, PlateError, ProgramError
 from pyro_lvm.objectives import MHAcceptance
 from pyro_lvm.oracles import LinearGaussian
@@ -174,6 +175,22 @@ def test_minibatches_keep_chains_of_their_own_rows(oracle: LinearGaussian, x: Te
     spread = exact.covariance_matrix.diagonal(dim1=-2, dim2=-1).sqrt()
     scores = (z.mean(0) - exact.loc) / spread * 4  # 16 chains: standard Normal
     assert 0.7 < scores.square().mean().sqrt() < 1.35, "80 scores, 1 +- 0.08"
+
+
+def test_fit_trains_by_it(oracle: LinearGaussian, x: Tensor) -> None:
+    class Indexed(Linear):
+        def forward(self, x: Tensor, index: Tensor | None = None) -> None:
+            super().forward(x)
+
+    def model(x: Tensor, index: Tensor | None = None) -> None:
+        oracle.model(x)
+
+    guide, objective = Indexed(), MHAcceptance(8, num_data=40)
+    data = x, torch.arange(40)
+    result = fit(model, guide, data, objective, batch_size=10, max_steps=60, lr=0.05)
+    assert objective.chains.started.all()
+    first, last = result.history["loss"][0], result.history["loss"][-1]
+    assert last < first, "minus a lower bound on the log of the acceptance rate"
 
 
 def test_state_goes_on_where_it_was(oracle: LinearGaussian, x: Tensor) -> None:

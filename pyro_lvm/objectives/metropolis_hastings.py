@@ -44,8 +44,9 @@ class MHAcceptance(Objective):
 
     The model is the target and gets no gradient. Where the programs have a data plate, pass the
     numbers of the rows last, ``objective.loss(model, guide, x, index)``, and ``num_data``: each
-    datum has its own chains, and accepts for itself. Evaluation without an index starts chains
-    anew.
+    datum has its own chains, and accepts for itself. The programs are called without them, but
+    by ``fit``, whose batches ``(x, index)`` they take as ``forward(self, x, index=None)``.
+    Evaluation without an index starts chains anew.
 
     References:
         Neklyudov, Egorov, Shvechikov, Vetrov (2018), *Metropolis-Hastings view on variational
@@ -156,7 +157,9 @@ class MHAcceptance(Objective):
         if len(args) > 1 and is_index:
             return tuple(own), _in_range(last, self.num_data)
         if torch.is_grad_enabled():
-            hint = "Pass torch.arange(len(x)) last; fit(model, guide, (x, torch.arange(len(x))))."
+            hint = (
+                "Pass torch.arange(len(x)) last; for fit, let both programs take it and ignore it."
+            )
             raise DataError(explain("index", "the number of each row", "none", hint))
         return args, None
 

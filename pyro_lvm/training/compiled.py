@@ -222,6 +222,7 @@ def make_loss(
         hint = "Leave compile= out, or train in one process."
         raise ProgramError(explain("compile", "one process", f"{world_size}", hint))
     backend = BACKENDS[0] if backend is True else backend
+    check_choice("compile", backend, BACKENDS)
     return CompiledLoss(objective, programs.model, programs.guide, backend=backend)
 
 
