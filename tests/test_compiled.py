@@ -252,6 +252,7 @@ def test_fit_is_the_same_with_recorded_steps() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
 def test_inductor_gives_the_same_numbers() -> None:
     """But for its own random numbers: a deterministic loss, and moments of a random one."""
     model, guide = vae()

@@ -151,4 +151,4 @@ def test_segments_tell_the_sources_apart() -> None:
         knowing = run("linear, 3 sources, iVAE", seed=0)
         without = run("linear, 3 sources, VAE", seed=0)
     assert knowing["MCC"] >= 0.95
-    assert without["MCC"] < 0.9
+    assert without["MCC"] < knowing["MCC"]

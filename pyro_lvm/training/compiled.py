@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.nn import check_choice, check_size
 from pyro_lvm.objective import Objective
 from pyro_lvm.tracing import Program
+from pyro_lvm.training.fabric import Fabric
 from pyro_lvm.training.programs import Programs
 
 __all__ = ["BACKENDS", "CompiledLoss", "make_loss"]
@@ -32,7 +34,10 @@ BACKENDS = ("inductor", "graph")
 
 _STATELESS = {"step", "max_plate_nesting", "enumerates"}
 _CONSTANTS = (bool, int, float, str, type(None), torch.dtype, torch.device)
-_LIBRARIES = [Path(str(library.__file__)).parent for library in (torch, pyro, pyro_lvm)]
+_FABRIC = Fabric.__module__.partition(".")[0]
+_LIBRARIES = [
+    Path(str(library.__file__)).parent for library in (torch, pyro, sys.modules[_FABRIC], pyro_lvm)
+]
 
 
 @dataclass(frozen=True)
