@@ -12,21 +12,25 @@ on with the others.
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 
-from benchmarks import gibbs_toy, gibbs_vae
+from benchmarks import gibbs_toy, gibbs_vae, kept
 from benchmarks.adversarial import markdown
 
 __all__ = ["PARTS", "main", "outcome"]
 
 RESULTS = Path(__file__).parent / "results" / "gibbs.json"
 PARTS: dict[str, Any] = {"toy": gibbs_toy, "vae": gibbs_vae}
+
+
+outcome = partial(kept.outcome, PARTS, unit="epochs")
+"""What a run found, now or before, by the file of finished runs if there is one."""
 
 
 def main() -> None:
@@ -53,25 +57,8 @@ def main() -> None:
         print(f"## {part}\n\n{markdown(outcomes, _by_seed)}\n")
 
 
-def outcome(
-    path: Path | None, part: str, name: str, seed: int, epochs: int | None
-) -> Mapping[str, float]:
-    """What the run found, now or before, by the file ``path`` if there is one."""
-    key = f"{part}: {name}, seed {seed}" + (f", {epochs} epochs" if epochs else "")
-    if key not in (kept := _read(path)):
-        found = PARTS[part].run(name, seed, epochs)
-        kept = _read(path) | {key: found}  # anew: another process may have written meanwhile
-        if path:
-            path.write_text(json.dumps(kept, indent=1) + "\n")
-    return kept[key]
-
-
 def _by_seed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.4f}" for value in values)
-
-
-def _read(path: Path | None) -> dict[str, Mapping[str, float]]:
-    return json.loads(path.read_text()) if path and path.is_file() else {}
 
 
 if __name__ == "__main__":

@@ -14,8 +14,7 @@ goes on with the others.
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from benchmarks import (
     hierarchical_gap,
     hierarchical_labels,
     hierarchical_sources,
+    kept,
 )
 from benchmarks.adversarial import by_seed, markdown
 
@@ -39,6 +39,10 @@ PARTS: dict[str, Any] = {
     "sources": hierarchical_sources,
     "labels": hierarchical_labels,
 }
+
+
+outcome = partial(kept.outcome, PARTS)
+"""What a run found, now or before, by the file of finished runs if there is one."""
 
 
 def main() -> None:
@@ -61,23 +65,6 @@ def main() -> None:
             for name in PARTS[part].RUNS
         }
         print(f"## {part}\n\n{markdown(outcomes, by_seed)}\n", flush=True)
-
-
-def outcome(
-    path: Path | None, part: str, name: str, seed: int, steps: int | None
-) -> Mapping[str, float]:
-    """What the run found, now or before, by the file ``path`` if there is one."""
-    key = f"{part}: {name}, seed {seed}" + (f", {steps} steps" if steps else "")
-    if key not in (kept := _read(path)):
-        found = PARTS[part].run(name, seed, steps)
-        kept = _read(path) | {key: found}  # anew: another process may have written meanwhile
-        if path:
-            path.write_text(json.dumps(kept, indent=1) + "\n")
-    return kept[key]
-
-
-def _read(path: Path | None) -> dict[str, Mapping[str, float]]:
-    return json.loads(path.read_text()) if path and path.is_file() else {}
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ goes on with the others. Pictures are trained anew, best with fewer steps.
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import pyro
 import torch
 
 from benchmarks import (
+    kept,
     many_draws,
     mnist_priors,
     plane,
@@ -48,6 +48,10 @@ PARTS: dict[str, Any] = {
     "cost": semi_implicit_cost,
 }
 DRAWN = ("plane", "ring", "regression")
+
+
+outcome = partial(kept.outcome, PARTS)
+"""What a run found, now or before, by the file of finished runs if there is one."""
 
 
 def main() -> None:
@@ -75,23 +79,6 @@ def main() -> None:
         if options.pictures and part in DRAWN:
             figure = PARTS[part].picture(options.steps)
             figure.savefig(RESULTS / f"semi_implicit_{part}.png", dpi=80)
-
-
-def outcome(
-    path: Path | None, part: str, name: str, seed: int, steps: int | None
-) -> Mapping[str, float]:
-    """What the run found, now or before, by the file ``path`` if there is one."""
-    key = f"{part}: {name}, seed {seed}" + (f", {steps} steps" if steps else "")
-    if key not in (kept := _read(path)):
-        found = PARTS[part].run(name, seed, steps)
-        kept = _read(path) | {key: found}  # anew: another process may have written meanwhile
-        if path:
-            path.write_text(json.dumps(kept, indent=1) + "\n")
-    return kept[key]
-
-
-def _read(path: Path | None) -> dict[str, Mapping[str, float]]:
-    return json.loads(path.read_text()) if path and path.is_file() else {}
 
 
 if __name__ == "__main__":

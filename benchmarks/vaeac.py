@@ -13,15 +13,14 @@ goes on with the others.
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 
-from benchmarks import inpainting, not_miwae, vaeac_gaussian
+from benchmarks import inpainting, kept, not_miwae, vaeac_gaussian
 from benchmarks.adversarial import by_seed, markdown
 
 __all__ = ["PARTS", "main", "outcome"]
@@ -32,6 +31,10 @@ PARTS: dict[str, Any] = {
     "pictures": inpainting,
     "not at random": not_miwae,
 }
+
+
+outcome = partial(kept.outcome, PARTS)
+"""What a run found, now or before, by the file of finished runs if there is one."""
 
 
 def main() -> None:
@@ -57,23 +60,6 @@ def main() -> None:
         print(f"## {part}\n\n{markdown(outcomes, by_seed)}\n")
     if options.picture:
         inpainting.picture(options.steps).savefig(RESULTS / "vaeac_pictures.png", dpi=80)
-
-
-def outcome(
-    path: Path | None, part: str, name: str, seed: int, steps: int | None
-) -> Mapping[str, float]:
-    """What the run found, now or before, by the file ``path`` if there is one."""
-    key = f"{part}: {name}, seed {seed}" + (f", {steps} steps" if steps else "")
-    if key not in (kept := _read(path)):
-        found = PARTS[part].run(name, seed, steps)
-        kept = _read(path) | {key: found}  # anew: another process may have written meanwhile
-        if path:
-            path.write_text(json.dumps(kept, indent=1) + "\n")
-    return kept[key]
-
-
-def _read(path: Path | None) -> dict[str, Mapping[str, float]]:
-    return json.loads(path.read_text()) if path and path.is_file() else {}
 
 
 if __name__ == "__main__":
