@@ -9,7 +9,6 @@ from operator import add
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
 from pyro_lvm.checks import check_programs, check_site, is_imputed, nonfinite_data, record_checked
@@ -224,9 +223,7 @@ def check_densities(
 
 
 def check_runs(p: Recorder, q: Recorder, mixes: bool = False) -> None:
-    """Raise where the two programs, as they ran, do not fit, unless validation is off in Pyro."""
-    if not is_validation_enabled():
-        return
+    """Raise where the two programs, as they ran, do not fit."""
     check_programs(p.sites, q.sites, mixes)
     for recorder in (p, q):
         for site in recorder.sites.values():

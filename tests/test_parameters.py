@@ -12,6 +12,7 @@ from pyro.nn import PyroModule, PyroParam, PyroSample
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from pyro_lvm.errors import MixingError
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import ELBO, IWAE
 
@@ -177,3 +178,21 @@ def test_a_factor_of_the_guide_keeps_its_gradient(objective: Objective) -> None:
     loss = objective.differentiable_loss(model, guide, X[:, 0])
     (slope,) = torch.autograd.grad(loss, penalty)
     torch.testing.assert_close(slope, torch.tensor(2.0 * len(X)))
+
+
+def test_a_mixing_variable_is_refused_without_checks_too() -> None:
+    """What it would report is no bound: Pyro's validation does not switch that off."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            noise = dist.Normal(torch.zeros(len(x)), 1.0)
+            psi = pyro.sample("psi", noise, infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Normal(psi, 0.5))
+
+    with pytest.raises(MixingError, match="auxiliary site 'psi'"):
+        ELBO(max_plate_nesting=1).loss(model, guide, X[:, 0])
