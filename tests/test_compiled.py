@@ -126,6 +126,16 @@ def test_other_batches_and_modes_get_graphs_of_their_own() -> None:
     assert frozen.grad is None
 
 
+def test_a_network_put_in_another_ones_place_is_trained() -> None:
+    model, guide = vae()
+    recorded, x = CompiledLoss(ELBO(), model, guide, backend="graph"), rows()
+    recorded(x)
+    model.decoder = deepcopy(model.decoder)
+    recorded(x).backward()
+    assert recorded.num_graphs == 2
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_dropout_and_batch_norm_are_those_of_training() -> None:
     network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
     guide = AmortizedNormal(network, encoder_features=8, latent_features=2)
@@ -208,9 +218,10 @@ def test_a_branch_on_a_value_goes_on_uncompiled_and_says_where() -> None:
     ("call", "reason"),
     [
         (lambda loss: loss(np.ones((4, 6))), "an argument of type ndarray"),
+        (lambda loss: loss(rows().requires_grad_()), "an argument that needs a gradient"),
         (lambda loss: loss(rows()), "AVB, which keeps a state of its own"),
     ],
-    ids=["argument", "state"],
+    ids=["argument", "gradient", "state"],
 )
 def test_other_reasons_are_named(call: Callable[[Any], Tensor], reason: str) -> None:
     model, guide = vae()

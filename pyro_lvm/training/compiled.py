@@ -148,10 +148,12 @@ class CompiledLoss(nn.Module):
         return self._graphs[key]
 
     def _refuses(self, args: Any, kwargs: Any) -> bool:
-        constants = [leaf for leaf in _leaves(args, kwargs) if not isinstance(leaf, Tensor)]
-        strange = [leaf for leaf in constants if not isinstance(leaf, _CONSTANTS)]
+        leaves = _leaves(args, kwargs)
+        strange = [leaf for leaf in leaves if not isinstance(leaf, (Tensor, *_CONSTANTS))]
         if strange:
             self._give_up(f"an argument of type {type(strange[0]).__name__}")
+        elif any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
+            self._give_up("an argument that needs a gradient")
         elif set(self.objective.state_dict()) != _STATELESS:
             self._give_up(f"{type(self.objective).__name__}, which keeps a state of its own")
         return self.is_eager
@@ -163,8 +165,10 @@ class CompiledLoss(nn.Module):
             for leaf in leaves
         ]
         modes = [module.training for module in self.modules()]
-        trained = [parameter.requires_grad for parameter in self.parameters()]
-        return str(structure), *kinds, *modes, *trained, _autocast(), torch.get_default_dtype()
+        trained = [(id(parameter), parameter.requires_grad) for parameter in self.parameters()]
+        held = [id(buffer) for buffer in self.buffers()]
+        rest = (_autocast(), torch.get_default_dtype())
+        return str(structure), *kinds, *modes, *trained, *held, *rest
 
     def _checked_parameters(self, args: Any, kwargs: Any) -> list[Tensor]:
         """What has a gradient, from one run with all checks, as without compilation."""
@@ -260,11 +264,13 @@ def _undisturbed(objective: Objective, module: nn.Module) -> Iterator[None]:
     """Leaves random numbers, buffers and the objective's step as they were."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     step, buffers = objective.step, [(buffer, buffer.clone()) for buffer in module.buffers()]
-    with torch.random.fork_rng(devices):
-        yield
-    objective.step = step
-    for buffer, before in buffers:
-        buffer.copy_(before)
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        objective.step = step
+        for buffer, before in buffers:
+            buffer.copy_(before)
 
 
 @contextmanager
