@@ -34,6 +34,7 @@ from pyro_lvm.diagnostics.spikes import (
     spike_correlation,
     spread,
 )
+from pyro_lvm.diagnostics.verdict import Status, Verdict
 from pyro_lvm.weights import effective_sample_size, pareto_khat, pareto_smooth
 
 __all__ = [
@@ -48,6 +49,8 @@ __all__ = [
     "RatioQuality",
     "Reliability",
     "Spread",
+    "Status",
+    "Verdict",
     "active_units",
     "brier_score",
     "collapse_report",
