@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from pyro_lvm.adversary import Adversary
 from pyro_lvm.annealing import Schedule
 from pyro_lvm.contrast import CONTRASTS
+from pyro_lvm.critic import MakeOptimizer
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.gradients import Draw
 from pyro_lvm.objective import Objective
@@ -67,7 +67,7 @@ class AdversarialObjective(Objective):
         context: Callable[..., Any] | None = None,
         num_discriminator_steps: int = 1,
         discriminator_lr: Schedule = 3e-4,
-        discriminator_optimizer: Callable[[Iterable[Tensor]], Optimizer] | None = None,
+        discriminator_optimizer: MakeOptimizer | None = None,
         r1: float = 0.0,
         ema: float = 0.0,
         sites: Sequence[str] | None = None,
@@ -95,7 +95,7 @@ class AdversarialObjective(Objective):
 
     @property
     def discriminator(self) -> nn.Module:
-        return self.ratio.discriminator
+        return self.ratio.critic.discriminator
 
     def estimate(self, draw: Draw) -> tuple[Particles, Tensor]:
         """Draws, and the bound ``(*batch,)`` with its gradient, after the discriminator's steps."""

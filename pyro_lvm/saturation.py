@@ -32,10 +32,11 @@ class Watch:
 
     Args:
         name: what the warning calls the discriminator.
+        hint: what it says to try.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, hint: str) -> None:
+        self.name, self.hint = name, hint
         self.means: Tensor | None = None  # accuracy, and |T| at the guide's draws
         self.num_steps = 0
         self.is_done = False
@@ -57,7 +58,7 @@ class Watch:
                     f"at most {MAX_ACCURACY:.0%} of its draws told apart, "
                     f"and logits of {MAX_LOGIT:.0f} nats",
                     f"{share:.1%} and {logit:.1f}: it is saturated, the ratio is not to be trusted",
-                    "Use contrast='adaptive', and judge the model by AIS, not by this objective.",
+                    self.hint,
                 ),
                 stacklevel=2,
             )

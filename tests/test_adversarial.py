@@ -307,7 +307,7 @@ def test_average_of_the_weights_is_what_is_used() -> None:
     torch.manual_seed(0)
     untrained = frozen.bound(model, Guide(), X)
     torch.manual_seed(0)
-    objective.ratio.average = objective.discriminator
+    objective.ratio.critic.average = objective.discriminator
     assert (averaged - untrained).abs().max() < 0.01
     assert (objective.bound(model, Guide(), X) - untrained).abs().max() > 1e-4
 

@@ -257,12 +257,12 @@ def test_objective_without_a_discriminator() -> None:
 
 def test_warns_once_of_a_saturated_discriminator() -> None:
     objective, far = AVB(Logit(1.0), 4), X + 20.0
-    objective.ratio.watch.num_steps = 498
+    objective.ratio.critic.watch.num_steps = 498
     objective.differentiable_loss(model, guide, far)
     text = r"discriminator Logit: expected at most 99% .*, got 100\.0% .*saturated.*\nTry: Use"
     with pytest.warns(UserWarning, match=text):
         objective.differentiable_loss(model, guide, far)
-    objective.ratio.watch.num_steps = 999
+    objective.ratio.critic.watch.num_steps = 999
     objective.differentiable_loss(model, guide, far)
 
 
@@ -273,7 +273,7 @@ def test_reads_the_means_rarely() -> None:
         def tolist(self) -> list[float]:
             raise AssertionError
 
-    watch, logits = Watch("T"), torch.zeros(4)
+    watch, logits = Watch("T", "Wait."), torch.zeros(4)
     for _ in range(499):
         watch(logits, logits)
     assert watch.means is not None
@@ -283,6 +283,6 @@ def test_reads_the_means_rarely() -> None:
 
 
 def test_silent_where_all_is_well() -> None:
-    watch = Watch("T")
+    watch = Watch("T", "Wait.")
     for _ in range(1000):
         watch(torch.randn(50), torch.randn(50))

@@ -15,6 +15,7 @@ FOLDERS = {"pyro_lvm": "pyro_lvm", "models": "pyro_lvm.models", "guides": "pyro_
 # A module imports only what stands before it, or what lies in its own folder.
 LAYERS = (
     "errors",
+    "inference_data",
     "nn",
     "hmc",
     "weights",
@@ -48,6 +49,7 @@ LAYERS = (
     "mixing_chain",
     "contrast",
     "saturation",
+    "critic",
     "adversary",
     "adversarial",
     "objectives",
