@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_lvm.diagnostics.inference_data import Groups, Variable, as_container
 from pyro_lvm.errors import DataError, explain
+from pyro_lvm.inference_data import Groups, Variable, as_container
 from pyro_lvm.missing import Schema
 
 if TYPE_CHECKING:

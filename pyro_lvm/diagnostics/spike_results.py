@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from pyro_lvm.data import Traces
-from pyro_lvm.diagnostics.inference_data import Variable, as_container
 from pyro_lvm.diagnostics.spikes import check_spikes
+from pyro_lvm.inference_data import Variable, as_container
 
 __all__ = ["spike_inference_data"]
 

@@ -1,4 +1,7 @@
-"""Named arrays into an ArviZ container; NumPy and xarray only, whatever made the arrays."""
+"""Named arrays into an ArviZ container; NumPy and xarray only, whatever made the arrays.
+
+Free of torch, so that it can be tested where ArviZ 1 is and torch is not.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,8 @@ def as_container(
         ``arviz.InferenceData`` for ArviZ 0.x, ``xarray.DataTree`` from 1.0.
 
     Raises:
-        PyroLVMError: ``coords`` of a dim that no variable has, or of another length.
+        PyroLVMError: ``coords`` of a dim that no variable has, of another length, or of objects
+            that no file keeps.
 
     Example:
         >>> draws = Variable(("person",), np.zeros((5, 3)))
@@ -110,7 +114,18 @@ def _labels(groups: Groups, coords: Mapping[str, Any]) -> dict[str, NDArray[Any]
             raise _bad_coords(dim, f"a dim among {sorted(sizes)}", "no such dim")
         if len(given) != sizes[dim]:
             raise _bad_coords(dim, f"{sizes[dim]} labels", f"{len(given)}")
-    return {dim: np.asarray(coords.get(dim, np.arange(size))) for dim, size in sizes.items()}
+    return {dim: _label(dim, coords.get(dim, range(size))) for dim, size in sizes.items()}
+
+
+def _label(dim: str, given: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
+    labels = np.asarray(given)
+    others = {type(each).__name__ for each in labels.flat if not isinstance(each, str)}
+    if labels.ndim != 1 or (labels.dtype == object and others):
+        found = f"{min(others)} objects" if labels.ndim == 1 else f"{labels.ndim} dims of them"
+        hint = "Pass index.map(str) for a pandas index of several levels or of other objects."
+        expected = "numbers, strings or times, one for each entry"
+        raise PyroLVMError(explain(f"coords of '{dim}'", expected, found, hint))
+    return labels
 
 
 def _sizes(groups: Groups) -> dict[str, int]:
