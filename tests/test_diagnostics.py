@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ from pyro_lvm.diagnostics import (
     to_inference_data,
 )
 from pyro_lvm.diagnostics.chunks import Chunks
-from pyro_lvm.diagnostics.evidence import _Running
+from pyro_lvm.diagnostics.running_weights import RunningWeights
 from pyro_lvm.errors import PlateError, PyroLVMError
 from pyro_lvm.objectives import ELBO, IWAE
 from pyro_lvm.oracles import LinearGaussian
-from pyro_lvm.weights import effective_sample_size, log_mean_exp, tail_length
+from pyro_lvm.weights import effective_sample_size, khat_of_tail, log_mean_exp
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -84,20 +85,19 @@ def test_log_evidence_of_the_exact_guide_has_no_error(oracle: LinearGaussian, x:
 
 def test_chunks_add_up_to_the_whole() -> None:
     log_weights = 2 * torch.randn(1000, 5) - 700
-    whole = _Running.of(log_weights, tail_length(1000) + 1).evidence(1000, 1.0)
-    parts = [_Running.of(part, tail_length(1000) + 1) for part in log_weights.split(64)]
-    running = parts[0]
-    for part in parts[1:]:
-        running = running.joined(part)
-    chunked = running.evidence(1000, 1.0)
-    for name in ("value", "standard_error", "effective_sample_size", "khat"):
+    whole = RunningWeights.of(log_weights, 1000)
+    parts = [RunningWeights.of(part, 1000) for part in log_weights.split(64)]
+    chunked = reduce(RunningWeights.joined, parts)
+    for name in ("log_mean", "log_mean_error", "effective_sample_size", "largest"):
         torch.testing.assert_close(getattr(chunked, name), getattr(whole, name))
-    torch.testing.assert_close(whole.value, log_mean_exp(log_weights))
-    torch.testing.assert_close(whole.khat, pareto_khat(log_weights))
+    torch.testing.assert_close(whole.log_mean, log_mean_exp(log_weights))
+    torch.testing.assert_close(khat_of_tail(whole.largest), pareto_khat(log_weights))
     torch.testing.assert_close(whole.effective_sample_size, effective_sample_size(log_weights))
     weights = (log_weights - log_weights.max()).exp()
     by_hand = weights.std(0) / weights.mean(0) / 1000**0.5
-    torch.testing.assert_close(whole.standard_error, by_hand)
+    torch.testing.assert_close(whole.log_mean_error, by_hand)
+    torch.testing.assert_close(chunked.moments.mean, log_weights.mean(0))
+    torch.testing.assert_close(chunked.moments.standard_error, log_weights.std(0) / 1000**0.5)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 64, 300, 10_000])

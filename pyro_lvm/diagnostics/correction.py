@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.diagnostics.chunks import Chunks, Plated
+from pyro_lvm.diagnostics.thresholds import MAX_KHAT, MIN_ACCEPTANCE
 from pyro_lvm.errors import DensityError, PlateError, PyroLVMError, explain
 from pyro_lvm.metropolis import independence_chain
 from pyro_lvm.nn import check_choice
@@ -28,8 +29,6 @@ __all__ = [
 Draws = dict[str, Plated]
 
 _NUM_WARMUP = 100
-_MIN_ACCEPTANCE = 0.01
-_MAX_KHAT = 0.7
 _OF_DRAWS = ("posterior", "sample_stats", "posterior_predictive", "log_likelihood")
 
 
@@ -172,21 +171,21 @@ def _one_after_the_other(states: Tensor) -> Tensor:
 
 
 def _warn_of_standstill(acceptance: Tensor) -> None:
-    share = (acceptance < _MIN_ACCEPTANCE).float().mean().item()
+    share = (acceptance < MIN_ACCEPTANCE).float().mean().item()
     if share:
         hint = (
             "Their chains stand still: do not use them. Train the guide longer or by an objective "
             "that covers the posterior (IWAE, ReweightedWakeSleep), or run pyro.infer.NUTS."
         )
         found = f"fewer for {share:.1%} of the data, at worst {acceptance.min().item():.2g}"
-        expected = f"{_MIN_ACCEPTANCE:.0%} of the proposals accepted"
+        expected = f"{MIN_ACCEPTANCE:.0%} of the proposals accepted"
         warn(explain("correct='mh'", expected, found, hint), stacklevel=2)
 
 
 def _judged(khat: Tensor, name: str, also: str) -> dict[str, float]:
-    share, worst = (khat > _MAX_KHAT).float().mean().item(), khat.max().item()
+    share, worst = (khat > MAX_KHAT).float().mean().item(), khat.max().item()
     if share:
         hint = f"The guide misses part of the posterior: train a wider one. {also}"
         found = f"more for {share:.1%} of the data, at worst {worst:.2g}"
-        warn(explain(f"correct={name!r}", f"k-hat <= {_MAX_KHAT}", found, hint), stacklevel=2)
-    return {"khat_max": worst, f"khat_above_{_MAX_KHAT}": share}
+        warn(explain(f"correct={name!r}", f"k-hat <= {MAX_KHAT}", found, hint), stacklevel=2)
+    return {"khat_max": worst, f"khat_above_{MAX_KHAT}": share}

@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
-from math import log, sqrt
+from math import sqrt
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pyro_lvm.diagnostics.ais import AIS, Chains
 from pyro_lvm.diagnostics.chunks import Chunks
 from pyro_lvm.diagnostics.missing import NoRatio, mixing_of, ratio_of
+from pyro_lvm.diagnostics.running_weights import RunningWeights
+from pyro_lvm.diagnostics.thresholds import MANY_DATA, MAX_SHARE_OF_DATA, max_khat
+from pyro_lvm.diagnostics.verdict import Status, Verdict
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import DSIVI, IWAE
-from pyro_lvm.weights import khat_of_tail, tail_length
+from pyro_lvm.weights import khat_of_tail
 
 __all__ = ["LogEvidence", "log_evidence"]
 
 Program = Callable[..., Any]
 
 _MIXING = DSIVI(num_mixing=100, num_prior_mixing=100)
+_ADVICE = {
+    "iwae": "The guide is too narrow there or misses a mode: try IWAE(50, gradient='dreg'), "
+    "ReweightedWakeSleep, AmortizedFlow or AuxiliaryNormal. "
+    "to_inference_data(correct='mh') tells what its draws are worth.",
+    "ais": "The chains do not follow the path to the posterior: raise AIS(num_temperatures=...).",
+}
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,11 @@ class LogEvidence:
         effective_sample_size: ``(*batch,)`` draws.
         khat: ``(*batch,)``, Pareto shape of the weights. Above 0.7 neither the value nor its
             standard error can be trusted: the guide misses where the posterior is.
+        mean_log_weight: ``(*batch,)`` nats, the ELBO where the weights are of a guide's draws.
+        mean_log_weight_error: ``(*batch,)`` nats, its standard error; NaN for one draw.
         scale: N/B of a subsampled plate, broadcastable to ``(*batch,)``.
         num_samples: draws per datum, for AIS chains.
+        method: "iwae" or "ais".
         is_bound: whether the value is in expectation at most log p(x). False where a
             discriminator stands for a density: then the value may be too high as well as too
             low, by what the discriminator gets wrong, of which neither ``standard_error`` nor
@@ -48,9 +59,20 @@ class LogEvidence:
     standard_error: Tensor
     effective_sample_size: Tensor
     khat: Tensor
+    mean_log_weight: Tensor
+    mean_log_weight_error: Tensor
     scale: float | Tensor
     num_samples: int
+    method: str
     is_bound: bool = True
+
+    @property
+    def gap(self) -> Tensor:
+        """KL(q || posterior) of each datum, ``(*batch,)`` nats, where the draws are a guide's.
+
+        What the ELBO falls short of :attr:`value` by: too little where that is too low.
+        """
+        return self.value - self.mean_log_weight
 
     def mean(self) -> Tensor:
         """Log evidence per datum, scalar nats: the mean over data."""
@@ -67,6 +89,36 @@ class LogEvidence:
     def total_standard_error(self) -> Tensor:
         """Monte Carlo error of :meth:`total`, scalar nats; not that of choosing a minibatch."""
         return (self.scale * self.standard_error).square().sum().sqrt()
+
+    @property
+    def khat_share(self) -> float:
+        """Share of data whose weights fail: k-hat not below :func:`~.thresholds.max_khat`."""
+        return 1 - (self.khat < max_khat(self.num_samples)).double().mean().item()
+
+    def summary(self) -> dict[str, float]:
+        """Numbers for the record, by name."""
+        return {
+            "log_evidence": self.mean().item(),
+            "log_evidence_monte_carlo_error": self.standard_error.mean().item(),
+            "khat_median": self.khat.median().item(),
+            "khat_max": self.khat.max().item(),
+            "khat_high": self.khat_share,
+            "ess_share": (self.effective_sample_size / self.num_samples).mean().item(),
+        }
+
+    def verdict(self) -> Verdict:
+        """Whether the weights, and so all that is made of them, can be trusted."""
+        share, limit = self.khat_share, max_khat(self.num_samples)
+        told = self.summary()
+        finding = (
+            f"k-hat is above {limit:.2g} for {share:.1%} of the data (at worst "
+            f"{told['khat_max']:.2f}); {told['ess_share']:.0%} of {self.num_samples} draws are "
+            "effective on average."
+        )
+        if share <= MAX_SHARE_OF_DATA:
+            return Verdict("weights", Status.PASS, finding)
+        status = Status.WARN if share <= MANY_DATA else Status.FAIL
+        return Verdict("weights", status, finding, _ADVICE[self.method])
 
 
 def log_evidence(
@@ -155,7 +207,7 @@ def log_evidence(
     if isinstance(options, AIS):
         count = 32 if num_samples is None else num_samples
         chains = Chains(options, model, guide, args, kwargs, count, chunk_size)
-        return _evidence(chains, count, chains.scale)
+        return _evidence(chains, count, chains.scale, "ais")
     if options != "iwae":
         hint = "Pass method='iwae'."
         raise PyroLVMError(explain("method", "'iwae', 'ais' or AIS(...)", repr(method), hint))
@@ -166,55 +218,25 @@ def log_evidence(
     ratio = ratio_of(objective, otherwise=NoRatio())
     mixing = mixing_of(objective, otherwise=_MIXING)
     draws = Chunks(IWAE, model, guide, args, kwargs, count, chunk_size, ratio, mixing)
-    estimate = _evidence((drawn.log_weights for drawn in draws), count, draws.probe.scale)
+    weights = (drawn.log_weights for drawn in draws)
+    estimate = _evidence(weights, count, draws.probe.scale, method)
     return replace(estimate, is_bound=not draws.uses_ratio)
 
 
-def _evidence(chunks: Iterable[Tensor], num_samples: int, scale: float | Tensor) -> LogEvidence:
+def _evidence(
+    chunks: Iterable[Tensor], num_samples: int, scale: float | Tensor, method: str
+) -> LogEvidence:
     """From log-weights in chunks ``(k, *batch)``, ``num_samples`` in all."""
-    num_kept = tail_length(num_samples) + 1
-    parts = (_Running.of(log_weights, num_kept) for log_weights in chunks)
-    return reduce(_Running.joined, parts).evidence(num_samples, scale)
-
-
-@dataclass(frozen=True)
-class _Running:
-    """Sums over the draws so far, and the largest weights for the fit of their tail."""
-
-    log_sum: Tensor  # (*batch,), log of the sum of weights
-    log_sum_squares: Tensor  # (*batch,)
-    largest: Tensor  # (num_kept or fewer, *batch), descending
-    num_kept: int
-
-    @classmethod
-    def of(cls, log_weights: Tensor, num_kept: int) -> _Running:
-        return cls(
-            torch.logsumexp(log_weights, 0),
-            torch.logsumexp(2 * log_weights, 0),
-            _largest(log_weights, num_kept),
-            num_kept,
-        )
-
-    def joined(self, other: _Running) -> _Running:
-        return _Running(
-            torch.logaddexp(self.log_sum, other.log_sum),
-            torch.logaddexp(self.log_sum_squares, other.log_sum_squares),
-            _largest(torch.cat([self.largest, other.largest]), self.num_kept),
-            self.num_kept,
-        )
-
-    def evidence(self, num_samples: int, scale: float | Tensor) -> LogEvidence:
-        size = torch.exp(2 * self.log_sum - self.log_sum_squares)
-        relative_variance = (num_samples / size - 1).clamp(min=0) / (num_samples - 1)
-        return LogEvidence(
-            value=self.log_sum - log(num_samples),
-            standard_error=relative_variance.sqrt(),
-            effective_sample_size=size,
-            khat=khat_of_tail(self.largest),
-            scale=scale,
-            num_samples=num_samples,
-        )
-
-
-def _largest(log_weights: Tensor, count: int) -> Tensor:
-    return log_weights.topk(min(count, len(log_weights)), dim=0).values
+    parts = (RunningWeights.of(log_weights, num_samples) for log_weights in chunks)
+    weights = reduce(RunningWeights.joined, parts)
+    return LogEvidence(
+        value=weights.log_mean,
+        standard_error=weights.log_mean_error,
+        effective_sample_size=weights.effective_sample_size,
+        khat=khat_of_tail(weights.largest),
+        mean_log_weight=weights.moments.mean,
+        mean_log_weight_error=weights.moments.standard_error,
+        scale=scale,
+        num_samples=num_samples,
+        method=method,
+    )

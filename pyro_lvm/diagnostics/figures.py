@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from pyro_lvm.diagnostics.thresholds import MAX_KHAT
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["plot_khat"]
-
-GOOD_KHAT = 0.7
 
 
 def plot_khat(khat: Tensor) -> Figure:
@@ -37,7 +37,7 @@ def plot_khat(khat: Tensor) -> Figure:
     khat = khat.detach().flatten().cpu()
     finite = khat[khat.isfinite()]
     axes.hist(finite.numpy(), bins=_bins(finite), color="tab:blue", alpha=0.8)
-    axes.axvline(GOOD_KHAT, color="tab:red", linestyle="--", label=f"{GOOD_KHAT}: unreliable above")
+    axes.axvline(MAX_KHAT, color="tab:red", linestyle="--", label=f"{MAX_KHAT}: unreliable above")
     axes.set(
         xlabel="Pareto k-hat of the importance weights", ylabel="number of data", title=_title(khat)
     )
@@ -49,13 +49,13 @@ def _bins(finite: Tensor) -> list[float]:
     """Edges 0.05 wide at 0.7 + multiples, so that no bar straddles the line."""
     low = min(0.0, finite.min().item()) if len(finite) else 0.0
     high = max(1.0, finite.max().item()) if len(finite) else 1.0
-    below, above = (int(abs(GOOD_KHAT - end) / 0.05) + 1 for end in (low, high))
-    return [GOOD_KHAT + 0.05 * i for i in range(-below, above + 1)]
+    below, above = (int(abs(MAX_KHAT - end) / 0.05) + 1 for end in (low, high))
+    return [MAX_KHAT + 0.05 * i for i in range(-below, above + 1)]
 
 
 def _title(khat: Tensor) -> str:
-    bad = int((khat > GOOD_KHAT).sum())
+    bad = int((khat > MAX_KHAT).sum())
     share = f"{bad / max(1, len(khat)):.0%}".replace("%", " %")
     infinite = int((~khat.isfinite()).sum())
     rest = f"; not finite: {infinite}" if infinite else ""
-    return f"k-hat above {GOOD_KHAT}: {bad} of {len(khat)} ({share}){rest}"
+    return f"k-hat above {MAX_KHAT}: {bad} of {len(khat)} ({share}){rest}"

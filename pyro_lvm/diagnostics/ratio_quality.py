@@ -13,6 +13,8 @@ from torch.nn.functional import softplus
 
 from pyro_lvm.adversarial import AdversarialObjective
 from pyro_lvm.diagnostics.chunks import Chunks
+from pyro_lvm.diagnostics.thresholds import MAX_CALIBRATION_ERROR
+from pyro_lvm.diagnostics.verdict import Status, Verdict
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import ELBO
@@ -24,6 +26,15 @@ if TYPE_CHECKING:
 __all__ = ["RatioQuality", "plot_calibration", "ratio_quality"]
 
 Program = Callable[..., Any]
+
+_SATURATED = (
+    "Its ratio is not to be trusted: use contrast='adaptive', and judge by "
+    "log_evidence(method='ais')."
+)
+_IGNORANT = (
+    "The programs run ahead of it: raise num_discriminator_steps or discriminator_lr, or lower "
+    "the programs' rate."
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,21 @@ class RatioQuality:
             "discriminator_calibration_error": self.calibration_error.item(),
             "discriminator_is_saturated": int(self.is_saturated),
         }
+
+    def verdict(self) -> Verdict:
+        """Whether its log-ratios can be trusted."""
+        error, loss = self.calibration_error.item(), self.log_loss.mean().item()
+        finding = (
+            f"log-loss {loss:.3f} nats (one that looks at nothing: {self.best_constant:.3f}), "
+            f"calibration error {error:.3f}, {self.accuracy.mean():.0%} of draws told right."
+        )
+        if self.is_saturated:
+            return Verdict("discriminator", Status.FAIL, f"saturated: {finding}", _SATURATED)
+        if loss > self.best_constant:
+            return Verdict("discriminator", Status.FAIL, finding, _IGNORANT)
+        if error > MAX_CALIBRATION_ERROR + self.calibration_noise.item():
+            return Verdict("discriminator", Status.WARN, finding, _IGNORANT)
+        return Verdict("discriminator", Status.PASS, finding)
 
 
 def ratio_quality(

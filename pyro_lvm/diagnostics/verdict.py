@@ -9,11 +9,15 @@ __all__ = ["Status", "Verdict"]
 
 
 class Status(StrEnum):
-    """How a check came out."""
+    """How a check came out; the last two found nothing, for or against."""
 
     PASS = "pass"
     WARN = "warn"
     FAIL = "fail"
+    SKIP = "skip"
+    """It does not apply to these programs."""
+    ERROR = "error"
+    """It could not be run."""
 
 
 @dataclass(frozen=True)
