@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["outcome"]
+__all__ = ["keep", "outcome"]
 
 
 def outcome(
@@ -32,11 +35,30 @@ def outcome(
     """
     key = f"{part}: {name}, seed {seed}" + (f", {steps} {unit}" if steps else "")
     if key not in (kept := _read(path)):
-        found = parts[part].run(name, seed, steps)
-        kept = _read(path) | {key: found}  # anew: another process may have written meanwhile
+        kept = {key: parts[part].run(name, seed, steps)}
         if path:
-            path.write_text(json.dumps(kept, indent=1) + "\n")
+            keep(path, kept)
     return kept[key]
+
+
+def keep(path: Path, found: Mapping[str, Mapping[str, float]]) -> None:
+    """Add finished runs to those in the file; several processes may do so at a time."""
+    with _alone(path.parent):
+        kept = _read(path) | found
+        whole = path.with_suffix(".new")
+        whole.write_text(json.dumps(kept, indent=1) + "\n")
+        whole.replace(path)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time, by a lock on the folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _read(path: Path | None) -> dict[str, Mapping[str, float]]:
