@@ -133,10 +133,13 @@ def test_semi_implicit_guides_have_activity_alone() -> None:
     assert report.active["z"].tolist() == [True, True, False, False]
 
 
+ZERO, ONE = torch.zeros(2), torch.tensor([0.0, 1.0])
+
+
 def test_a_collapsed_layer_is_named() -> None:
-    zero, one = torch.zeros(2), torch.tensor([0.0, 1.0])
-    report = CollapseReport({"z1": one.sum(), "z2": zero.sum()}, {"z1": one, "z2": zero}, 0.01)
+    report = CollapseReport({"z1": ONE.sum(), "z2": ZERO.sum()}, {"z1": ONE, "z2": ZERO}, 0.01)
     assert report.collapsed == ["z2"]
+    assert report.counts == {"z1": (1, 2), "z2": (0, 2)}
     assert report.summary() == {
         "kl_z1": 1.0,
         "kl_z2": 0.0,
@@ -145,6 +148,31 @@ def test_a_collapsed_layer_is_named() -> None:
     }
     figure = plot_collapse(report)
     assert len(figure.axes[1].lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("activity", "says"),
+    [
+        ({"z1": ONE, "z2": ONE}, "[pass] collapse: active units: z1 1 of 2, z2 1 of 2."),
+        ({"z1": ONE, "z2": ZERO}, "[warn] collapse: active units: z1 1 of 2, z2 0 of 2. Warm the"),
+        ({"z1": ZERO}, "[fail] collapse: active units: z1 0 of 2. Warm the KL up"),
+        ({}, "[pass] collapse: active units: no site has a mean for each datum."),
+    ],
+)
+def test_verdict(activity, says) -> None:
+    assert str(CollapseReport({}, activity, 0.01).verdict()).startswith(says)
+
+
+def test_layers_are_in_the_order_of_their_names() -> None:
+    """Whatever the order in which the programs draw them."""
+
+    def layers(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            for name in ("z10", "z2", "z1"):
+                pyro.sample(name, dist.Normal(0.0, 1.0))
+
+    report = collapse_report(layers, layers, X, num_samples=2)
+    assert list(report.kl) == list(report.activity) == ["z1", "z2", "z10"]
 
 
 def test_one_draw_has_no_variance() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_lvm.diagnostics.chunks import Chunks, Plated
 from pyro_lvm.diagnostics.missing import UnknownRatio, mixing_of
 from pyro_lvm.diagnostics.posterior import latent_draws
+from pyro_lvm.diagnostics.verdict import Status, Verdict
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.objectives import DSIVI, ELBO
 from pyro_lvm.particles import Particles
@@ -19,6 +20,11 @@ from pyro_lvm.particles import Particles
 __all__ = ["CollapseReport", "active_units", "collapse_report"]
 
 Program = Callable[..., Any]
+
+_ADVICE = (
+    "Warm the KL up (beta=LinearWarmup(steps / 4)), give layers free_bits, batch_norm=True in "
+    "ladders, or take the layer out."
+)
 
 
 @dataclass(frozen=True)
@@ -49,10 +55,24 @@ class CollapseReport:
         """The sites without any active unit: their posterior means are the same for all data."""
         return [name for name, units in self.active.items() if not bool(units.any())]
 
+    @property
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Active units and all units, by site."""
+        return {name: (int(units.sum()), units.numel()) for name, units in self.active.items()}
+
     def summary(self) -> dict[str, float]:
         """Numbers for the record, by name."""
-        counts = {f"active_units_{n}": int(units.sum()) for n, units in self.active.items()}
-        return {f"kl_{n}": kl.item() for n, kl in self.kl.items()} | counts
+        kl = {f"kl_{name}": value.item() for name, value in self.kl.items()}
+        return kl | {f"active_units_{name}": count for name, (count, _) in self.counts.items()}
+
+    def verdict(self) -> Verdict:
+        """Fails if no unit is active, warns if a site has none."""
+        of = [f"{name} {count} of {units}" for name, (count, units) in self.counts.items()]
+        finding = f"active units: {', '.join(of) or 'no site has a mean for each datum'}."
+        if not self.collapsed:
+            return Verdict("collapse", Status.PASS, finding)
+        status = Status.FAIL if len(self.collapsed) == len(self.counts) else Status.WARN
+        return Verdict("collapse", status, finding, _ADVICE)
 
 
 def active_units(
@@ -164,9 +184,14 @@ def collapse_report(
                 moments[name] = _Moments.of(found).joined(moments.get(name))
         for name, term in ({} if chunks.mixes else _log_ratios(particles)).items():
             terms.setdefault(name, []).append(term)
-    kl = {name: torch.cat(parts).mean() for name, parts in terms.items()}
-    activity = {name: found.activity() for name, found in moments.items()}
+    kl = {name: torch.cat(terms[name]).mean() for name in sorted(terms, key=_place)}
+    activity = {name: moments[name].activity() for name in sorted(moments, key=_place)}
     return CollapseReport(kl, activity, threshold)
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Sorts "z2" before "z10"."""
+    return len(name), name
 
 
 def _by_datum(draws: Plated, particles: Particles) -> Tensor | None:  # (K, data, *units)
