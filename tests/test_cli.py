@@ -20,7 +20,7 @@ from pyro_lvm.cli.evaluation import Evaluation, summarize
 from pyro_lvm.cli.figures import comparison, image_grid, latent_pairs
 from pyro_lvm.cli.legend import legend
 from pyro_lvm.cli.main import main
-from pyro_lvm.diagnostics import AIS, LogEvidence, log_evidence
+from pyro_lvm.diagnostics import AIS, CollapseReport, LogEvidence, log_evidence
 
 SHORT = [
     *("--train.steps", "6", "--train.evaluate_every", "3", "--train.batch_size", "20"),
@@ -29,7 +29,14 @@ SHORT = [
     *("--evaluation.max_data", "15", "--evaluation.posterior_data", "4"),
     *("--evaluation.posterior_samples", "7", "--evaluation.ais_temperatures", "3"),
 ]
-FIGURES = ["khat", "latent_pairs", "prior_samples", "reconstructions", "training_curves"]
+FIGURES = [
+    "collapse",
+    "khat",
+    "latent_pairs",
+    "prior_samples",
+    "reconstructions",
+    "training_curves",
+]
 
 
 def run(out: Path, *arguments: str) -> None:
@@ -107,7 +114,7 @@ def test_resume_goes_on_to_the_same_end(tmp_path: Path) -> None:
         "--objective.name ReweightedWakeSleep --objective.gradient score",
         "--objective.name TVO",
         "--guide.name SemiAmortized --guide.options.num_steps 2",
-        "--model.name HierarchicalVAE --guide.name LadderNormal",
+        "--model.name ADGM --guide.name AuxiliaryNormal",
         "--model.options.likelihood gaussian --data.name concrete",
     ],
 )
@@ -186,9 +193,19 @@ def test_compare_writes_one_row_an_objective(
     assert float(second["gain"]) == pytest.approx(difference)
     shown = capsys.readouterr().out
     assert (out / "table.md").read_text() in shown
-    assert "figures/comparison.png" in shown
+    assert {"figures/comparison.png", "figures/collapse.png"} <= set(shown.split())
     assert len(list((out / "runs").glob("*/seed*/metrics.csv"))) == 4
     assert yaml.safe_load((out / "config.yaml").read_text())["seeds"] == [0, 1]
+
+
+def test_the_table_shows_collapse_by_layer(tmp_path: Path) -> None:
+    layers = "--model.latent_features [3,2] --model.name HierarchicalVAE"
+    run(tmp_path / "run", "fit", *layers.split(), "--guide.name", "LadderNormal")
+    (row,) = table(tmp_path / "run")
+    counts = [float(row[f"active_units_z{level}"]) for level in (1, 2)]
+    kl = "/".join(f"{float(row[f'kl_z{level}']):z.1f}" for level in (1, 2))
+    text = (tmp_path / "run" / "table.md").read_text()
+    assert re.search(rf"active \| +KL z1/z2 .*\n.*\n.* {sum(counts):g}/5 \| +{kl} \|", text), text
 
 
 def test_one_process_trains_each_run_as_if_alone(fitted: Path, tmp_path: Path) -> None:
@@ -199,7 +216,9 @@ def test_one_process_trains_each_run_as_if_alone(fitted: Path, tmp_path: Path) -
 
 
 def evaluation(log_evidence: Tensor, khat: Tensor) -> Evaluation:
-    return Evaluation(log_evidence - 1, log_evidence, khat, torch.full_like(khat, 0.5), 0.25)
+    collapse = CollapseReport({"z": torch.tensor(2.5)}, {"z": torch.tensor([0.5, 0.0])}, 0.01)
+    share = torch.full_like(khat, 0.5)
+    return Evaluation(log_evidence - 1, log_evidence, khat, share, collapse, 0.25)
 
 
 def test_summary_by_hand() -> None:
@@ -213,6 +232,7 @@ def test_summary_by_hand() -> None:
     assert row.gain == 0.0  # the second seed: +1 and -1
     assert row.khat_share == 0.25
     assert row.effective_share == 0.5
+    assert (row.kl, row.active_units, row.num_units) == ({"z": 2.5}, {"z": 1}, 2)
 
 
 def test_summary_of_one_seed_has_no_error_over_seeds() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import nan
 from statistics import fmean
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.cli.configs import EvaluationConfig
-from pyro_lvm.diagnostics import AIS, LogEvidence, log_evidence
+from pyro_lvm.diagnostics import AIS, CollapseReport, LogEvidence, collapse_report, log_evidence
 from pyro_lvm.objective import Objective
 
 __all__ = ["Evaluation", "Summary", "evaluate", "summarize"]
@@ -30,6 +30,7 @@ class Evaluation:
             has no density.
         khat: ``(N,)`` Pareto shape of the weights.
         effective_share: ``(N,)`` effective sample size over number of draws.
+        collapse: KL and active units of each latent site.
         seconds_per_step: of training, the median.
         evidence_error: Monte Carlo standard error of a datum's log_evidence, the mean.
         bound_is_estimate: whether the bound is none: it may be too high, too.
@@ -40,6 +41,7 @@ class Evaluation:
     log_evidence: Tensor
     khat: Tensor
     effective_share: Tensor
+    collapse: CollapseReport
     seconds_per_step: float = nan
     evidence_error: float = nan
     bound_is_estimate: bool = False
@@ -54,7 +56,7 @@ def evaluate(
     config: EvaluationConfig,
     seconds_per_step: float = nan,
 ) -> Evaluation:
-    """Bound, evidence, k-hat and effective sample size of each datum, without gradient.
+    """Bound, evidence, k-hat and effective sample size of each datum, and collapse, no gradient.
 
     Args:
         objective: whose bound to report; its discriminator stands for a missing density in the
@@ -73,6 +75,7 @@ def evaluate(
         log_evidence=evidence.value,
         khat=weighted.khat,
         effective_share=weighted.effective_sample_size / config.num_samples,
+        collapse=collapse_report(model, guide, *args),
         seconds_per_step=seconds_per_step,
         evidence_error=evidence.standard_error.mean().item(),
         bound_is_estimate=not objective.is_bound,
@@ -105,6 +108,9 @@ class Summary:
         evidence_error: mean Monte Carlo standard error of a datum's log evidence.
         bound_is_estimate: whether the bound is none.
         weights_are_estimates: whether k-hat and effective sample size are by a discriminator.
+        kl: of each latent site, mean over seeds, nats per datum.
+        active_units: of each latent site, mean over seeds.
+        num_units: of all these sites, active or not.
     """
 
     objective: str
@@ -120,6 +126,9 @@ class Summary:
     evidence_error: float = nan
     bound_is_estimate: bool = False
     weights_are_estimates: bool = False
+    kl: Mapping[str, float] = field(default_factory=dict)
+    active_units: Mapping[str, float] = field(default_factory=dict)
+    num_units: int = 0
 
 
 def summarize(label: str, runs: Sequence[Evaluation], reference: Sequence[Evaluation]) -> Summary:
@@ -132,6 +141,8 @@ def summarize(label: str, runs: Sequence[Evaluation], reference: Sequence[Evalua
     """
     evidence = _stack(runs)
     gain = evidence - _stack(reference)
+    collapse = [run.collapse for run in runs]
+    units = collapse[0].counts
     return Summary(
         objective=label,
         bound=_mean([run.bound for run in runs]),
@@ -146,6 +157,9 @@ def summarize(label: str, runs: Sequence[Evaluation], reference: Sequence[Evalua
         evidence_error=fmean(run.evidence_error for run in runs),
         bound_is_estimate=runs[0].bound_is_estimate,
         weights_are_estimates=runs[0].weights_are_estimates,
+        kl={site: fmean(report.kl[site].item() for report in collapse) for site in collapse[0].kl},
+        active_units={site: fmean(report.counts[site][0] for report in collapse) for site in units},
+        num_units=sum(count for _, count in units.values()),
     )
 
 

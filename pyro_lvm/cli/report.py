@@ -17,6 +17,7 @@ from pyro_lvm.cli import figures
 from pyro_lvm.cli.runs import Plan, Run
 from pyro_lvm.diagnostics import (
     plot_calibration,
+    plot_collapse,
     plot_khat,
     ratio_quality,
     sample_posterior,
@@ -42,7 +43,11 @@ def report(run: Run, plan: Plan, folder: Path) -> None:
     test = plan.test.to(next(run.model.parameters()).device)
     pyro.set_rng_seed(0)
     _write_posterior(run, plan, test, folder / "posterior.nc")
-    drawings = {"latent_pairs": _latent_pairs(run, test), "khat": _khat(run)}
+    drawings = {
+        "collapse": plot_collapse(run.evaluation.collapse),
+        "khat": _khat(run),
+        "latent_pairs": _latent_pairs(run, test),
+    }
     if isinstance(run.objective, AdversarialObjective):
         drawings["calibration"] = _calibration(run, test)
     if len(plan.data.feature_shape) == 2:

@@ -17,11 +17,14 @@ from pyro_lvm.data import DataSplits, load
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.models import VAEAC
 from pyro_lvm.models.fluorescence import FluorescenceModel
-from pyro_lvm.nn import Discriminator
+from pyro_lvm.nn import Discriminator, named_sizes
 from pyro_lvm.objective import Objective
 from pyro_lvm.training import FitResult, fit
 
 __all__ = ["Plan", "Run"]
+
+_SHARED = ("auxiliary_features", "top_down")
+"""What a guide takes from a model that has it."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,10 @@ class Plan:
             config.guide.name,
             config.guide.options,
             model=model,
-            top_down=getattr(model, "top_down", None),
             in_features=rows.shape[1],
             latent_features=model.latent_features,
             hidden=config.guide.hidden,
+            **{name: getattr(model, name) for name in _SHARED if hasattr(model, name)},
         )
         return model, guide
 
@@ -84,7 +87,7 @@ class Plan:
         """A new objective, with a discriminator of default size if it needs one."""
         maker = pick("objectives", config.name)
         context = self.data.train.shape[1] if getattr(maker, "sees_data", False) else None
-        latents = sum(model.latent_features.values())
+        latents = sum(named_sizes(model.latent_features).values())
         bound: Objective = build(
             "objectives",
             config.name,
