@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.adversarial import AdversarialObjective
+from pyro_lvm.game import GameObjective
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import ELBO, VGI, MHAcceptance
 from pyro_lvm.testing import discover
@@ -15,7 +16,7 @@ from pyro_lvm.testing import discover
 EXPLICIT = [
     cls
     for cls in discover("pyro_lvm.objectives", Objective)
-    if cls not in (MHAcceptance, VGI) and not issubclass(cls, AdversarialObjective)
+    if cls not in (MHAcceptance, VGI) and not issubclass(cls, (AdversarialObjective, GameObjective))
 ]
 """The objectives that need densities only, no discriminator and no chains."""
 

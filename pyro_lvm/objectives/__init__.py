@@ -1,6 +1,7 @@
 """Variational objectives: one file a family, one line here."""
 
 from pyro_lvm.objectives.aae import AAE, IWAAE
+from pyro_lvm.objectives.ali import ALI
 from pyro_lvm.objectives.alpha_divergence import AlphaDivergence
 from pyro_lvm.objectives.avb import AVB, IWAVB
 from pyro_lvm.objectives.ciwae import CIWAE
@@ -12,15 +13,18 @@ from pyro_lvm.objectives.iwae import IWAE
 from pyro_lvm.objectives.iwhvi import IWHVI
 from pyro_lvm.objectives.metropolis_hastings import MHAcceptance
 from pyro_lvm.objectives.miwae import MIWAE
+from pyro_lvm.objectives.pagan import PAGAN
 from pyro_lvm.objectives.piwae import PIWAE
 from pyro_lvm.objectives.renyi import Renyi
 from pyro_lvm.objectives.sivi import SIVI
 from pyro_lvm.objectives.tvo import TVO
 from pyro_lvm.objectives.uivi import UIVI
+from pyro_lvm.objectives.vae_gan import VAEGAN
 from pyro_lvm.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 
 __all__ = [
     "AAE",
+    "ALI",
     "AVB",
     "CIWAE",
     "CUBO",
@@ -31,10 +35,12 @@ __all__ = [
     "IWAVB",
     "IWHVI",
     "MIWAE",
+    "PAGAN",
     "PIWAE",
     "SIVI",
     "TVO",
     "UIVI",
+    "VAEGAN",
     "VGI",
     "AlphaDivergence",
     "MHAcceptance",
