@@ -34,7 +34,8 @@ class AuxiliaryNormal(PyroModule):
     **The classifier.** Nothing in a bound trains :math:`q(y \mid a, x)` on known labels.
     ``classifier_weight`` :math:`\alpha` adds :math:`\alpha \log q(y \mid a, x)` of each known
     label to the log-weights in training mode, as a factor of the guide. It is at most 0, so
-    bounds stay bounds; in evaluation mode it is not there. Labels are drawn, so train by
+    bounds stay bounds; in evaluation mode it is not there. KL warm-up and free bits then act on
+    all latent sites and this factor in one sum. Labels are drawn, so train by
     ``gradient="score"``, "vimco" or "ovis". :meth:`classify` predicts.
 
     References:

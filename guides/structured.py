@@ -28,6 +28,10 @@ class StructuredGuide(PyroModule):
     first. Several arguments, as of models with covariates, are put side by side:
     ``guide(x, u)``.
 
+    A hierarchy has a flow of each layer given the one above, from the top down, by
+    ``latent_features=(8, 4, 2), parents={"z1": ("z2",), "z2": ("z3",)}, conditional="nsf"``;
+    from the bottom up by ``parents={"z2": ("z1",), "z3": ("z2",)}``.
+
     References:
         Webb et al. (2018), *Faithful inversion of generative models for effective amortized
         inference*, arXiv:1712.00287.

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pyro_lvm.distributions.flow import FAMILIES
 from pyro_lvm.errors import DataError, ProgramError
 from pyro_lvm.guides import StructuredGuide
+from pyro_lvm.models import HierarchicalVAE
 from pyro_lvm.objectives import ELBO, IWAE
 from pyro_lvm.testing import check_guide
 
@@ -25,6 +27,15 @@ def make(**options) -> StructuredGuide:
 @pytest.mark.parametrize("conditional", ["diagonal", "low_rank", "full", "maf"])
 def test_contract(conditional) -> None:
     check_guide(make(conditional=conditional, rank=1), torch.rand(4, 4))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("parents", [{"z1": ("z2",)}, {"z2": ("z1",)}], ids=["down", "up"])
+def test_flows_layer_by_layer_serve_a_hierarchy(family, parents) -> None:
+    model = HierarchicalVAE(4, (3, 2), (6,))
+    guide = make(latent_features=(3, 2), parents=parents, conditional=family)
+    check_guide(guide, model(size=4).detach(), model)
+    assert list(guide(torch.rand(5, 4))) == [*next(iter(parents.values())), *parents]
 
 
 def test_a_site_reads_its_parents_and_no_other() -> None:
