@@ -150,17 +150,37 @@ def test_a_collapsed_layer_is_named() -> None:
     assert len(figure.axes[1].lines) == 3
 
 
+FAINT = torch.tensor(0.004)
+
+
 @pytest.mark.parametrize(
-    ("activity", "says"),
+    ("kl", "activity", "says"),
     [
-        ({"z1": ONE, "z2": ONE}, "[pass] collapse: active units: z1 1 of 2, z2 1 of 2."),
-        ({"z1": ONE, "z2": ZERO}, "[warn] collapse: active units: z1 1 of 2, z2 0 of 2. Warm the"),
-        ({"z1": ZERO}, "[fail] collapse: active units: z1 0 of 2. Warm the KL up"),
-        ({}, "[pass] collapse: active units: no site has a mean for each datum."),
+        ({}, {"z1": ONE, "z2": ONE}, "[pass] collapse: active units: z1 1 of 2, z2 1 of 2."),
+        ({}, {"z1": ONE, "z2": ZERO}, "[warn] collapse: active units: z1 1 of 2, z2 0 of 2. Warm"),
+        ({"z": FAINT}, {"z": ZERO}, "[fail] collapse: active units: z 0 of 2 (KL 0.00). Warm the"),
+        ({"z": -FAINT}, {"z": ONE}, "[fail] collapse: active units: z 1 of 2 (KL 0.00). Warm the"),
+        ({"z": -ONE.sum()}, {"z": ONE}, "[pass] collapse: active units: z 1 of 2 (KL -1.00)."),
+        ({}, {}, "[pass] collapse: active units: no site has a mean for each datum."),
     ],
 )
-def test_verdict(activity, says) -> None:
-    assert str(CollapseReport({}, activity, 0.01).verdict()).startswith(says)
+def test_verdict(kl, activity, says) -> None:
+    assert str(CollapseReport(kl, activity, 0.01).verdict()).startswith(says)
+
+
+def test_a_layer_that_repeats_the_one_above_has_collapsed() -> None:
+    """z1 follows z2 in both programs: its mean varies with the data, and it says nothing more."""
+
+    def chain(x: Tensor, of_model: bool = True) -> None:
+        with pyro.plate("data", len(x)):
+            z2 = pyro.sample("z2", dist.Normal(torch.zeros(len(x)) if of_model else x, 0.5))
+            z1 = pyro.sample("z1", dist.Normal(z2, 0.1))
+            if of_model:
+                pyro.sample("x", dist.Normal(z1, 1.0), obs=x)
+
+    report = collapse_report(chain, lambda x: chain(x, of_model=False), X)
+    assert all(report.active.values())
+    assert report.collapsed == ["z1"]
 
 
 def test_layers_are_in_the_order_of_their_names() -> None:

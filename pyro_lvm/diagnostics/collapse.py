@@ -21,6 +21,7 @@ __all__ = ["CollapseReport", "active_units", "collapse_report"]
 
 Program = Callable[..., Any]
 
+_NEGLIGIBLE = 0.01  # nats: a bound of what a site can tell of a datum
 _ADVICE = (
     "Warm the KL up (beta=LinearWarmup(steps / 4)), give layers free_bits, batch_norm=True in "
     "ladders, or take the layer out."
@@ -52,8 +53,12 @@ class CollapseReport:
 
     @property
     def collapsed(self) -> list[str]:
-        """The sites without any active unit: their posterior means are the same for all data."""
-        return [name for name, units in self.active.items() if not bool(units.any())]
+        """The sites that say nothing of the data: no unit is active, or |KL| is below 0.01 nats.
+
+        Below a layer that is in use, units are active already by the mean that they are given;
+        without a KL they add nothing to it.
+        """
+        return [name for name, units in self.active.items() if not units.any() or self._idle(name)]
 
     @property
     def counts(self) -> dict[str, tuple[int, int]]:
@@ -66,13 +71,20 @@ class CollapseReport:
         return kl | {f"active_units_{name}": count for name, (count, _) in self.counts.items()}
 
     def verdict(self) -> Verdict:
-        """Fails if no unit is active, warns if a site has none."""
-        of = [f"{name} {count} of {units}" for name, (count, units) in self.counts.items()]
-        finding = f"active units: {', '.join(of) or 'no site has a mean for each datum'}."
+        """Fails if all sites have collapsed, warns if one has."""
+        finding = f"active units: {self._listed() or 'no site has a mean for each datum'}."
         if not self.collapsed:
             return Verdict("collapse", Status.PASS, finding)
         status = Status.FAIL if len(self.collapsed) == len(self.counts) else Status.WARN
         return Verdict("collapse", status, finding, _ADVICE)
+
+    def _idle(self, name: str) -> bool:
+        return name in self.kl and bool(self.kl[name].abs() < _NEGLIGIBLE)
+
+    def _listed(self) -> str:
+        kl = {name: f" (KL {value:z.2f})" for name, value in self.kl.items()}
+        sites = self.counts.items()
+        return ", ".join(f"{name} {c} of {units}{kl.get(name, '')}" for name, (c, units) in sites)
 
 
 def active_units(
