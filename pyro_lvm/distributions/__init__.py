@@ -28,6 +28,7 @@ from pyro_lvm.distributions.straight_through import (
     StraightThroughBernoulli,
     StraightThroughOneHotCategorical,
 )
+from pyro_lvm.distributions.structural_causal_prior import StructuralCausalPrior
 from pyro_lvm.distributions.vamp_prior import VampPrior
 
 __all__ = [
@@ -58,5 +59,6 @@ __all__ = [
     "StoppedCounts",
     "StraightThroughBernoulli",
     "StraightThroughOneHotCategorical",
+    "StructuralCausalPrior",
     "VampPrior",
 ]

@@ -40,7 +40,7 @@ class ALI(GameObjective):
 
     References:
         Dumoulin, Belghazi, Poole, Mastropietro, Lamb, Arjovsky, Courville (2017),
-        *Adversarially learned inference*, arXiv:1606.00704, eq. 1.
+        *Adversarially learned inference*, arXiv:1606.00704.
         Donahue, Krähenbühl, Darrell (2017), *Adversarial feature learning*, arXiv:1605.09782.
         Shen, Liu, Dong, Lian, Chen, Zhang (2022), *Weakly supervised disentangled generative
         causal representation learning* (DEAR), arXiv:2010.02637.

@@ -38,7 +38,7 @@ class PAGAN(GameObjective):
     encoder.
 
     References:
-        Zaidi, Kuznetsov, Garipov, Vetrov et al. (2018), *Pairwise augmented GANs with
+        Alanov, Kochurov, Yashkov, Vetrov (2018), *Pairwise augmented GANs with
         adversarial reconstruction loss*, arXiv:1810.04920.
 
     Args:

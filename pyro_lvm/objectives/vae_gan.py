@@ -38,7 +38,7 @@ class VAEGAN(GameObjective):
 
     References:
         Larsen, Sønderby, Larochelle, Winther (2016), *Autoencoding beyond pixels using a learned
-        similarity metric*, arXiv:1512.09300, eq. 5 to 8 and algorithm 1.
+        similarity metric*, arXiv:1512.09300, algorithm 1.
 
     Args:
         data_discriminator: module called as ``discriminator(x, None)``.
