@@ -14,8 +14,8 @@ _COLUMNS = (
     "bound is the objective's own; gain is over the first row. ± are standard errors over data, "
     "over seeds, and of the gain. k-hat > 0.7 is the share of data whose importance weights cannot "
     "be trusted, ESS the share of draws that are effective. active counts the latent units whose "
-    "mean varies with the data, of all; KL is what each latent site costs in nats per datum: at 0 a "
-    "layer adds nothing to those above (figures/collapse.png)."
+    "mean varies with the data, of all; KL is what each latent site costs in nats per datum: at 0 "
+    "a layer adds nothing to those above (figures/collapse.png)."
 )
 _ESTIMATES = "~ marks an estimate that is no bound: it may be too high as well as too low."
 _WEIGHTS = (
