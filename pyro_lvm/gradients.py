@@ -43,6 +43,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -59,6 +60,7 @@ __all__ = [
     "Gradient",
     "Relay",
     "bound_of_others",
+    "bound_with",
     "elasticity",
     "reparameterised",
 ]
@@ -72,6 +74,7 @@ class Bound(Protocol):
     def bound_per_datum(self, log_weights: Tensor) -> Tensor: ...
     def elasticity(self, log_weights: Tensor) -> Tensor: ...
     def bound_of_others(self, log_weights: Tensor) -> Tensor: ...
+    def bound_with(self, log_weights: Tensor, instead: Tensor) -> Tensor: ...
     def annealed(self, particles: Particles) -> Tensor: ...
     def beta_now(self) -> float: ...
 
@@ -107,11 +110,11 @@ def score(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
 
 
 def vimco(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
-    return _with_score(bound, draw(), lambda weights: _bound_with_mean(bound, weights))
+    return _with_score(bound, draw(), lambda weights: _with_mean(bound, weights))
 
 
 def ovis(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
-    return _with_score(bound, draw(), lambda weights: _bound_with_zero(bound, weights))
+    return _with_score(bound, draw(), lambda weights: _with_zero(bound, weights))
 
 
 GRADIENTS: dict[str, Gradient] = {
@@ -139,16 +142,17 @@ class Relay:
         layout = particles.layout
         self.factor = factor if layout is None else layout.unfold(factor)
 
-    def __call__(self, value: Tensor) -> Tensor:
+    def __call__(self, value: Tensor, rows: slice = slice(None)) -> Tensor:
+        """``value`` of the particles in ``rows``."""
         passed = value.view_as(value)
-        passed.register_hook(self._multiply)
+        passed.register_hook(partial(self._multiply, rows))
         return passed
 
-    def _multiply(self, grad: Tensor) -> Tensor:
+    def _multiply(self, rows: slice, grad: Tensor) -> Tensor:
         if self.factor is None:
             return grad
-        events = grad.dim() - self.factor.dim()
-        return grad * self.factor.reshape(self.factor.shape + (1,) * events)
+        factor = self.factor[rows]
+        return grad * factor.reshape(factor.shape + (1,) * (grad.dim() - factor.dim()))
 
 
 def elasticity(function: Callable[[Tensor], Tensor], log_weights: Tensor) -> Tensor:
@@ -195,23 +199,25 @@ def bound_of_others(
     return bound_per_datum(log_weights[others])
 
 
-def _bound_with_mean(bound: Bound, log_weights: Tensor) -> Tensor:  # (K, *batch)
-    """The bound with the k-th log-weight replaced by the mean of the others."""
-    mean_of_others = (log_weights.sum(0) - log_weights) / (log_weights.shape[0] - 1)
-    return bound.bound_per_datum(_each_replaced(log_weights, mean_of_others))
-
-
-def _bound_with_zero(bound: Bound, log_weights: Tensor) -> Tensor:  # (K, *batch)
-    """The bound with the k-th weight replaced by zero."""
-    zero = log_weights.new_full((), -inf)
-    return bound.bound_per_datum(_each_replaced(log_weights, zero))
-
-
-def _each_replaced(log_weights: Tensor, instead: Tensor) -> Tensor:  # (K, K, *batch)
+def bound_with(
+    bound_per_datum: Callable[[Tensor], Tensor], log_weights: Tensor, instead: Tensor
+) -> Tensor:  # (K, *batch)
+    """The bound with the k-th log-weight replaced by the k-th of ``instead``."""
     count = log_weights.shape[0]
     own = torch.eye(count, dtype=torch.bool, device=log_weights.device)
     own = own.reshape(count, count, *(1,) * (log_weights.dim() - 1))
-    return torch.where(own, instead, log_weights.unsqueeze(1))
+    return bound_per_datum(torch.where(own, instead, log_weights.unsqueeze(1)))
+
+
+def _with_mean(bound: Bound, log_weights: Tensor) -> Tensor:  # (K, *batch)
+    """The bound with the k-th log-weight replaced by the mean of the others."""
+    mean_of_others = (log_weights.sum(0) - log_weights) / (log_weights.shape[0] - 1)
+    return bound.bound_with(log_weights, mean_of_others)
+
+
+def _with_zero(bound: Bound, log_weights: Tensor) -> Tensor:  # (K, *batch)
+    """The bound with the k-th weight replaced by zero."""
+    return bound.bound_with(log_weights, torch.full_like(log_weights, -inf))
 
 
 def reparameterised(particles: Particles, gradient: str) -> Particles:

@@ -14,13 +14,13 @@ from operator import add
 from typing import Any
 
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from pyro_lvm.checks import record_checked
 from pyro_lvm.densities import log_prob
 from pyro_lvm.layout import Layout, Scale
 from pyro_lvm.mixing_rows import Rows
 from pyro_lvm.particles import folded
+from pyro_lvm.recomputation import recomputed
 from pyro_lvm.tracing import Program, Site
 
 __all__ = ["LaterDraws"]
@@ -58,4 +58,4 @@ class LaterDraws:
             total = reduce(add, folded(layout, terms, scales).values())
             return rows.filled(total).logsumexp(0, keepdim=True)
 
-        return [checkpoint(log_sum, size, use_reentrant=False) for size in self.sizes]
+        return [recomputed(log_sum, size) for size in self.sizes]

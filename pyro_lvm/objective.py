@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from inspect import signature
 from math import isfinite
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from pyro_lvm.enumeration import Enumerates
 from pyro_lvm.errors import explain
 from pyro_lvm.layout import scaled
 from pyro_lvm.parameters import allow_local_parameters
+from pyro_lvm.particle_chunks import in_chunks
 from pyro_lvm.particles import Particles, Ratio, draw, inspect
 from pyro_lvm.refusals import (
     check_arguments,
@@ -47,6 +49,8 @@ class Objective(PyroELBO):
             for instance :class:`pyro_lvm.annealing.LinearWarmup`.
         free_bits: floor in nats of each latent site's mean KL in the loss.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
+        chunk_particles: particles at a time; all of them if left out. For numbers so large that
+            their networks' values do not fit the memory: a second forward pass, the same gradient.
 
     Raises:
         ValueError: an argument out of range, or a gradient that is biased for this bound.
@@ -84,8 +88,10 @@ class Objective(PyroELBO):
         beta: Schedule = 1.0,
         free_bits: float = 0.0,
         max_plate_nesting: int | None = None,
+        chunk_particles: int | None = None,
     ) -> None:
         super().__init__(num_particles=num_particles)  # type: ignore[no-untyped-call]
+        self.chunk_particles = chunk_particles
         self.max_plate_nesting: int | None = max_plate_nesting
         self._nesting_is_given = max_plate_nesting is not None
         self.gradient = gradient
@@ -125,8 +131,16 @@ class Objective(PyroELBO):
         return gradients.elasticity(self.bound_per_datum, log_weights)
 
     def bound_of_others(self, log_weights: Tensor) -> Tensor:
-        """The bound of all draws but the k-th, ``(K, *batch)``, the baseline of "score"."""
+        """The bound of all draws but the k-th, ``(K, *batch)``, the baseline of "score".
+
+        Like :meth:`bound_with` generic, with memory K times that of the weights; a subclass may
+        give either in closed form, and a test holds it against this one.
+        """
         return gradients.bound_of_others(self.bound_per_datum, log_weights)
+
+    def bound_with(self, log_weights: Tensor, instead: Tensor) -> Tensor:
+        """The bound with the k-th log-weight replaced by ``instead[k]``, ``(K, *batch)``."""
+        return gradients.bound_with(self.bound_per_datum, log_weights, instead)
 
     def estimate(self, draw: gradients.Draw) -> tuple[Particles, Tensor]:
         """Draws, and the bound ``(*batch,)`` with the gradient of the loss, negated, attached.
@@ -152,17 +166,21 @@ class Objective(PyroELBO):
 
         ``how`` is what a gradient estimator asks of :func:`pyro_lvm.particles.draw`.
         """
-        return draw(
+        run = partial(
+            draw,
             model,
             guide,
             args,
             kwargs,
-            num_particles=self.num_particles,
             max_plate_nesting=max_plate_nesting,
             enumerate_sites=self.enumerates,
             ratio=self.ratio,
-            **how,
         )
+        count, chunk = self.num_particles, self.chunk_particles
+        if chunk is None or chunk >= count:
+            return run(num_particles=count, **how)
+        relay = how.pop("relay", None)
+        return in_chunks(partial(run, **how), count, chunk, relay)
 
     # What Pyro and its users call.
 

@@ -62,6 +62,9 @@ def check_arguments(objective: Any) -> None:
         raise _argument("num_particles", f"an integer >= {least}", count, str(least))
     if nesting is not None and nesting < 0:
         raise _argument("max_plate_nesting", "an integer >= 0", nesting, "1")
+    chunk = objective.chunk_particles
+    if chunk is not None and not _is_count(chunk):
+        raise _argument("chunk_particles", "an integer >= 1", chunk, "50")
     if objective.gradient not in objective.takes:
         first, found = repr(objective.takes[0]), objective.gradient
         raise _argument("gradient", f"one of {sorted(objective.takes)}", found, first)

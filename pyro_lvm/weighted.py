@@ -50,6 +50,7 @@ class WeightedObjective(Objective):
         gradient: "score" holds the draws fixed, so that sites of any kind are trained;
             "dreg" and "reparam" go through the draws, which must be reparameterised.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
+        chunk_particles: particles at a time; see :class:`~pyro_lvm.objective.Objective`.
 
     Raises:
         ValueError: an argument out of range.
@@ -64,8 +65,14 @@ class WeightedObjective(Objective):
         gradient: str = "score",
         *,
         max_plate_nesting: int | None = None,
+        chunk_particles: int | None = None,
     ) -> None:
-        super().__init__(num_particles, gradient, max_plate_nesting=max_plate_nesting)
+        super().__init__(
+            num_particles,
+            gradient,
+            max_plate_nesting=max_plate_nesting,
+            chunk_particles=chunk_particles,
+        )
 
     @abstractmethod
     def coefficients(self, log_weights: Tensor) -> Coefficients:

@@ -12,6 +12,7 @@ __all__ = [
     "effective_sample_size",
     "khat_of_tail",
     "log_mean_exp",
+    "logsumexp_of_others",
     "pareto_khat",
     "pareto_smooth",
     "tail_length",
@@ -29,6 +30,21 @@ def log_mean_exp(log_weights: Tensor, dim: int = 0) -> Tensor:
         tensor(1000.)
     """
     return torch.logsumexp(log_weights, dim) - log(log_weights.shape[dim])
+
+
+def logsumexp_of_others(log_weights: Tensor) -> Tensor:
+    r""":math:`\log \sum_{j \ne k} w_j` for each k, ``(K, *batch)`` nats, in memory of order K.
+
+    The sums before k and after it are added; nothing is subtracted, so that no digit is lost.
+
+    Example:
+        >>> logsumexp_of_others(torch.tensor([1.0, 2.0, 3.0]).log()).exp()
+        tensor([5., 4., 3.])
+    """
+    none = torch.full_like(log_weights[:1], -inf)
+    before = log_weights.logcumsumexp(0)
+    after = log_weights.flip(0).logcumsumexp(0).flip(0)
+    return torch.logaddexp(torch.cat([none, before[:-1]]), torch.cat([after[1:], none]))
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro.distributions import Unit
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
@@ -17,13 +16,13 @@ from pyro_lvm.errors import MixingError, PyroLVMError, explain
 from pyro_lvm.objective import Objective
 from pyro_lvm.particles import Particles, Ratio
 from pyro_lvm.semi_implicit import SemiImplicitObjective
+from pyro_lvm.shared_plates import SharedPlates
 from pyro_lvm.tracing import Recorder, Site, record
 
 __all__ = [
     "Chunks",
     "Plated",
     "Replicate",
-    "SharedPlates",
     "check_count",
     "is_factor",
 ]
@@ -43,26 +42,6 @@ class Plated(NamedTuple):
     values: Tensor
 
 
-class SharedPlates(Messenger):
-    """Opens each plate with the indices of its first run, so that chunks share a minibatch.
-
-    Attributes:
-        indices: what each plate was opened with, by name.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.indices: dict[str, Tensor] = {}
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if _opens_plate(msg) and msg["value"] is None and msg["name"] in self.indices:
-            msg["value"] = self.indices[msg["name"]]
-
-    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        if _opens_plate(msg):
-            self.indices.setdefault(msg["name"], msg["value"])
-
-
 class Replicate(UnconditionMessenger):
     """Draws observed data anew; deterministic sites and factors, which are no data, stay."""
 
@@ -74,10 +53,6 @@ class Replicate(UnconditionMessenger):
 def is_factor(fn: Any) -> bool:
     """Whether ``pyro.factor`` made the distribution."""
     return isinstance(fn, Unit)
-
-
-def _opens_plate(msg: Mapping[str, Any]) -> bool:
-    return type(msg["fn"]).__name__ == "_Subsample"
 
 
 class Chunks:

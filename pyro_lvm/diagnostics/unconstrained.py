@@ -16,11 +16,11 @@ from torch.distributions import biject_to
 
 from pyro_lvm.checks import check_programs, check_site, is_imputed, nonfinite_data, record_checked
 from pyro_lvm.densities import log_prob
-from pyro_lvm.diagnostics.chunks import SharedPlates
 from pyro_lvm.distributions.implicit import is_implicit
 from pyro_lvm.enumeration import Enumerator, is_enumerated, is_summed_out, sum_out
 from pyro_lvm.errors import DensityError, PlateError, ProgramError, explain
 from pyro_lvm.layout import Layout
+from pyro_lvm.shared_plates import SharedPlates
 from pyro_lvm.tracing import Recorder, Site
 
 __all__ = ["Densities", "UnconstrainedModel"]

@@ -44,6 +44,7 @@ class AlphaDivergence(WeightedObjective):
         gradient: "score" holds the draws fixed, so that sites of any kind are trained; "dreg"
             has the same mean through reparameterised draws.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
+        chunk_particles: particles at a time; see :class:`~pyro_lvm.objective.Objective`.
 
     Raises:
         ValueError: an argument out of range.
@@ -62,12 +63,18 @@ class AlphaDivergence(WeightedObjective):
         *,
         alpha: float = 1.0,
         max_plate_nesting: int | None = None,
+        chunk_particles: int | None = None,
     ) -> None:
         if not isfinite(alpha):
             hint = "Pass alpha=1.0 for KL(p || q), 0.0 for KL(q || p)."
             raise ProgramError(explain("alpha", "a finite number", repr(alpha), hint))
         self.alpha = alpha
-        super().__init__(num_particles, gradient, max_plate_nesting=max_plate_nesting)
+        super().__init__(
+            num_particles,
+            gradient,
+            max_plate_nesting=max_plate_nesting,
+            chunk_particles=chunk_particles,
+        )
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
         return log_mean_exp(log_weights)

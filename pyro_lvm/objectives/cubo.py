@@ -38,6 +38,7 @@ class CUBO(WeightedObjective):
         gradient: "score" holds the draws fixed, so that sites of any kind are trained; "dreg"
             has the same mean through reparameterised draws.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
+        chunk_particles: particles at a time; see :class:`~pyro_lvm.objective.Objective`.
 
     Raises:
         ValueError: an argument out of range.
@@ -61,12 +62,18 @@ class CUBO(WeightedObjective):
         *,
         order: float = 2.0,
         max_plate_nesting: int | None = None,
+        chunk_particles: int | None = None,
     ) -> None:
         if not 1.0 < order < float("inf"):
             hint = "Pass order=2.0."
             raise ProgramError(explain("order", "a finite number above 1", repr(order), hint))
         self.order = order
-        super().__init__(num_particles, gradient, max_plate_nesting=max_plate_nesting)
+        super().__init__(
+            num_particles,
+            gradient,
+            max_plate_nesting=max_plate_nesting,
+            chunk_particles=chunk_particles,
+        )
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
         return log_mean_exp(self.order * log_weights) / self.order

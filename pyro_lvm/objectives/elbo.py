@@ -32,6 +32,7 @@ class ELBO(Objective):
         beta: KL warm-up factor in the loss, a number or a function of the step.
         free_bits: floor of each latent site's mean KL in the loss, nats.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
+        chunk_particles: particles at a time; see :class:`~pyro_lvm.objective.Objective`.
 
     Raises:
         ValueError: an argument out of range.
@@ -62,3 +63,9 @@ class ELBO(Objective):
 
     def elasticity(self, log_weights: Tensor) -> Tensor:
         return torch.zeros_like(log_weights)
+
+    def bound_of_others(self, log_weights: Tensor) -> Tensor:
+        return (log_weights.sum(0) - log_weights) / max(1, len(log_weights) - 1)
+
+    def bound_with(self, log_weights: Tensor, instead: Tensor) -> Tensor:
+        return (log_weights.sum(0) - log_weights + instead) / len(log_weights)

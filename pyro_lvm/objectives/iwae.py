@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.objective import Objective
+from pyro_lvm.weights import logsumexp_of_others
 
 __all__ = ["IWAE"]
 
@@ -33,6 +34,7 @@ class IWAE(Objective):
         beta: KL warm-up factor in the loss, a number or a function of the step.
         free_bits: floor of each latent site's mean KL in the loss, nats.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
+        chunk_particles: particles at a time; see :class:`~pyro_lvm.objective.Objective`.
 
     Raises:
         ValueError: an argument out of range, or ``gradient="stl"`` with K > 1.
@@ -50,3 +52,11 @@ class IWAE(Objective):
 
     def elasticity(self, log_weights: Tensor) -> Tensor:
         return 1.0 - torch.softmax(log_weights, 0)
+
+    def bound_of_others(self, log_weights: Tensor) -> Tensor:
+        others = len(log_weights) - 1
+        return logsumexp_of_others(log_weights) - log(others) if others else 0.0 * log_weights
+
+    def bound_with(self, log_weights: Tensor, instead: Tensor) -> Tensor:
+        others = logsumexp_of_others(log_weights)
+        return torch.logaddexp(others, instead) - log(len(log_weights))

@@ -35,6 +35,7 @@ class MIWAE(Objective):
         beta: KL warm-up factor in the loss, a number or a function of the step.
         free_bits: floor of each latent site's mean KL in the loss, nats.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
+        chunk_particles: particles at a time; see :class:`~pyro_lvm.objective.Objective`.
 
     Raises:
         ValueError: an argument out of range, or ``num_groups`` does not divide K.
@@ -56,6 +57,7 @@ class MIWAE(Objective):
         beta: Schedule = 1.0,
         free_bits: float = 0.0,
         max_plate_nesting: int | None = None,
+        chunk_particles: int | None = None,
     ) -> None:
         self.num_groups = check_groups(num_groups, num_particles)
         super().__init__(
@@ -64,6 +66,7 @@ class MIWAE(Objective):
             beta=beta,
             free_bits=free_bits,
             max_plate_nesting=max_plate_nesting,
+            chunk_particles=chunk_particles,
         )
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:

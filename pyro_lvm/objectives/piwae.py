@@ -33,6 +33,7 @@ class PIWAE(WeightedObjective):
         gradient: of the guide, "reparam" or "dreg".
         num_groups: M, which divides K.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
+        chunk_particles: particles at a time; see :class:`~pyro_lvm.objective.Objective`.
 
     Raises:
         ValueError: an argument out of range, or ``num_groups`` does not divide K.
@@ -54,9 +55,15 @@ class PIWAE(WeightedObjective):
         *,
         num_groups: int = 1,
         max_plate_nesting: int | None = None,
+        chunk_particles: int | None = None,
     ) -> None:
         self.num_groups = check_groups(num_groups, num_particles)
-        super().__init__(num_particles, gradient, max_plate_nesting=max_plate_nesting)
+        super().__init__(
+            num_particles,
+            gradient,
+            max_plate_nesting=max_plate_nesting,
+            chunk_particles=chunk_particles,
+        )
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
         return log_mean_exp(log_weights)

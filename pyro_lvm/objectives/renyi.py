@@ -34,6 +34,7 @@ class Renyi(Objective):
         beta: KL warm-up factor in the loss, a number or a function of the step.
         free_bits: floor of each latent site's mean KL in the loss, nats.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
+        chunk_particles: particles at a time; see :class:`~pyro_lvm.objective.Objective`.
 
     Raises:
         ValueError: ``alpha`` is 1 or not finite, or another argument is out of range.
@@ -55,6 +56,7 @@ class Renyi(Objective):
         beta: Schedule = 1.0,
         free_bits: float = 0.0,
         max_plate_nesting: int | None = None,
+        chunk_particles: int | None = None,
     ) -> None:
         if alpha == 1.0 or not abs(alpha) < float("inf"):
             raise ProgramError(
@@ -67,6 +69,7 @@ class Renyi(Objective):
             beta=beta,
             free_bits=free_bits,
             max_plate_nesting=max_plate_nesting,
+            chunk_particles=chunk_particles,
         )
 
     @property

@@ -42,6 +42,7 @@ class TVO(WeightedObjective):
         num_particles: draws per datum, K >= 2.
         gradient: "score".
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
+        chunk_particles: particles at a time; see :class:`~pyro_lvm.objective.Objective`.
 
     Raises:
         ValueError: an argument out of range.
@@ -63,10 +64,16 @@ class TVO(WeightedObjective):
         num_partitions: int = 5,
         first_beta: float = 0.02,
         max_plate_nesting: int | None = None,
+        chunk_particles: int | None = None,
     ) -> None:
         self.num_partitions = _check_partitions(num_partitions)
         self.first_beta = _check_first(first_beta)
-        super().__init__(num_particles, gradient, max_plate_nesting=max_plate_nesting)
+        super().__init__(
+            num_particles,
+            gradient,
+            max_plate_nesting=max_plate_nesting,
+            chunk_particles=chunk_particles,
+        )
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
         betas = self._betas(log_weights)

@@ -43,6 +43,7 @@ class ReweightedWakeSleep(WeightedObjective):
         arguments: makes the guide's arguments, one or a tuple, from dreamt data by site. By
             default dreams take the place of the argument that the site observes.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
+        chunk_particles: particles at a time; see :class:`~pyro_lvm.objective.Objective`.
 
     Raises:
         ValueError: an argument out of range.
@@ -64,13 +65,19 @@ class ReweightedWakeSleep(WeightedObjective):
         insomnia: float = 1.0,
         arguments: Arguments | None = None,
         max_plate_nesting: int | None = None,
+        chunk_particles: int | None = None,
     ) -> None:
         if not 0.0 <= insomnia <= 1.0:
             hint = "Pass insomnia=1.0 for the wake phase alone, 0.0 for the sleep phase alone."
             raise ProgramError(explain("insomnia", "a number from 0 to 1", repr(insomnia), hint))
         self.insomnia = insomnia
         self.arguments = arguments
-        super().__init__(num_particles, gradient, max_plate_nesting=max_plate_nesting)
+        super().__init__(
+            num_particles,
+            gradient,
+            max_plate_nesting=max_plate_nesting,
+            chunk_particles=chunk_particles,
+        )
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
         return log_mean_exp(log_weights)

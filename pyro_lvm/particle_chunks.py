@@ -1,0 +1,79 @@
+"""Many particles, some of them at a time: memory that does not grow with K.
+
+A bound is a function of K log-weights, one number each for a particle and datum. The programs
+run for one chunk of particles after the other and leave their log-probabilities and draws; in
+the backward pass each chunk is run once more, with the same random numbers, so that its networks'
+values are never kept. The gradient is exact. It costs a second forward pass, and an encoder, whose
+output all particles share, runs once a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from pyro_lvm.particles import Part, Particles
+from pyro_lvm.recomputation import recomputed
+from pyro_lvm.shared_plates import SharedPlates
+
+__all__ = ["in_chunks"]
+
+Run = Callable[..., Particles]
+
+
+def in_chunks(
+    run: Run, num_particles: int, size: int, relay: Callable[..., Tensor] | None = None
+) -> Particles:
+    """All particles, at most ``size`` at a time, on one minibatch; with the first chunk's sites.
+
+    Args:
+        run: from ``num_particles`` and ``relay``, by name, to particles.
+        num_particles: K.
+        size: of a chunk.
+        relay: called with a value and ``rows``, the particles that it is of.
+    """
+    plates = SharedPlates()
+
+    def chunk(rows: slice) -> Particles:
+        with plates:
+            count = rows.stop - rows.start
+            return run(num_particles=count, relay=relay and partial(relay, rows=rows))
+
+    chunks: list[Particles] = []
+    for start in range(0, num_particles, size):
+        found = recomputed(chunk, slice(start, min(start + size, num_particles)))
+        chunks.append(replace(found, model={}, guide={}) if chunks else found)
+    return _joined(chunks)
+
+
+def _joined(chunks: Sequence[Particles]) -> Particles:
+    def rows(read: Callable[[Particles], Tensor | None]) -> Tensor | None:
+        return _all_rows(chunks, [read(particles) for particles in chunks])
+
+    def part(name: str) -> Part:
+        return Part(rows(lambda c: c.parts[name].log_p), rows(lambda c: c.parts[name].log_q))
+
+    first = chunks[0]
+    return replace(
+        first,
+        log_p=torch.cat([particles.log_p for particles in chunks]),
+        log_q=torch.cat([particles.log_q for particles in chunks]),
+        log_score=rows(lambda c: c.log_score),
+        log_q_direct=rows(lambda c: c.log_q_direct),
+        parts={name: part(name) for name in first.parts},
+        values={n: torch.cat([c.values[n] for c in chunks]) for n in first.values},
+    )
+
+
+def _all_rows(chunks: Sequence[Particles], terms: Sequence[Tensor | None]) -> Tensor | None:
+    """Terms ``(chunk or 1, *batch)`` of each chunk as one of all particles; None if absent."""
+    present = [
+        term.expand(len(particles.log_p), *term.shape[1:])
+        for particles, term in zip(chunks, terms, strict=True)
+        if term is not None
+    ]
+    return torch.cat(present) if present else None
