@@ -1,6 +1,8 @@
 """Is the fit any good: evidence, weights, posterior draws, and the way into ArviZ."""
 
 from pyro_lvm.diagnostics.ais import AIS
+from pyro_lvm.diagnostics.amortization import AmortizationGap, amortization_gap
+from pyro_lvm.diagnostics.amortization_figure import plot_amortization_gap
 from pyro_lvm.diagnostics.bridge import to_inference_data
 from pyro_lvm.diagnostics.collapse import CollapseReport, active_units, collapse_report
 from pyro_lvm.diagnostics.collapse_figure import plot_collapse
@@ -39,6 +41,7 @@ from pyro_lvm.weights import effective_sample_size, pareto_khat, pareto_smooth
 
 __all__ = [
     "AIS",
+    "AmortizationGap",
     "CollapseReport",
     "CountCoverage",
     "GibbsSweeps",
@@ -52,6 +55,7 @@ __all__ = [
     "Status",
     "Verdict",
     "active_units",
+    "amortization_gap",
     "brier_score",
     "collapse_report",
     "count_bias",
@@ -63,6 +67,7 @@ __all__ = [
     "mean_correlation",
     "pareto_khat",
     "pareto_smooth",
+    "plot_amortization_gap",
     "plot_calibration",
     "plot_collapse",
     "plot_imputed_columns",
