@@ -20,6 +20,7 @@ from pyro_lvm.guides.semi_implicit import SemiImplicitGuide
 from pyro_lvm.guides.semi_implicit_weights import SemiImplicitWeights
 from pyro_lvm.guides.spikes import SpikeGuide
 from pyro_lvm.guides.structured import StructuredGuide
+from pyro_lvm.guides.without_labels import WithoutLabels
 
 __all__ = [
     "AmortizedBernoulli",
@@ -42,4 +43,5 @@ __all__ = [
     "SemiImplicitWeights",
     "SpikeGuide",
     "StructuredGuide",
+    "WithoutLabels",
 ]

@@ -14,6 +14,7 @@ from pyro_lvm.models.linear_regression import BayesianLinearRegression
 from pyro_lvm.models.logistic_regression import BayesianLogisticRegression
 from pyro_lvm.models.normalizing_flow import NormalizingFlow
 from pyro_lvm.models.probabilistic_pca import ProbabilisticPCA
+from pyro_lvm.models.supervised_vae import SupervisedVAE
 from pyro_lvm.models.vae import VAE
 from pyro_lvm.models.vaeac import VAEAC
 
@@ -37,4 +38,5 @@ __all__ = [
     "PhysiologicalCalcium",
     "ProbabilisticPCA",
     "SaturatingCalcium",
+    "SupervisedVAE",
 ]

@@ -29,6 +29,7 @@ from pyro_lvm.guides import (
     SemiImplicitGuide,
     SemiImplicitWeights,
     SpikeGuide,
+    WithoutLabels,
 )
 from pyro_lvm.guides.covariance import COVARIANCES
 from pyro_lvm.models import VAE, FactorAnalysis
@@ -60,6 +61,7 @@ VARIANTS: dict[str, Callable[..., Any]] = {
     **{guide.__name__: guide for guide in GUIDES if guide not in OF_OTHER_DATA},
     "SemiAmortized": semi_amortized,
     "LadderNormal": lambda **k: LadderNormal(TopDown((4, 3, 2), hidden=(9,)), hidden=(9,), **k),
+    "WithoutLabels": lambda **k: WithoutLabels(AmortizedNormal(**k)),
     "low_rank": lambda **k: AmortizedNormal(covariance="low_rank", rank=2, **k),
     "full": lambda **k: AmortizedNormal(latent_features=5, covariance="full", **k),
     "full-one-dim": lambda **k: AmortizedNormal(latent_features=1, covariance="full", **k),

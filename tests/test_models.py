@@ -41,6 +41,7 @@ from pyro_lvm.models import (
     LinearGaussianSSM,
     NormalizingFlow,
     ProbabilisticPCA,
+    SupervisedVAE,
 )
 from pyro_lvm.models.cell_parameters import CellParameters
 from pyro_lvm.nn import ConditionalNormal, UNet
@@ -54,6 +55,8 @@ MODELS = discover("pyro_lvm.models")
 REGRESSIONS = {BayesianConvNet, BayesianLinearRegression, BayesianLogisticRegression}
 # Called with covariates too, though its latents are of one datum: tests/test_identifiable.py.
 REGRESSIONS |= {IdentifiableVAE}
+# Without labels nothing reaches the network that predicts them: tests/test_supervised.py.
+REGRESSIONS |= {SupervisedVAE}
 # Without latents there is nothing to expand over particles: tests/test_vgi_models.py holds it to
 # its density.
 DENSITIES = {NormalizingFlow}

@@ -11,11 +11,13 @@ from pyro_lvm.objectives.elbo import ELBO
 from pyro_lvm.objectives.gibbs import VGI
 from pyro_lvm.objectives.iwae import IWAE
 from pyro_lvm.objectives.iwhvi import IWHVI
+from pyro_lvm.objectives.markov_acceptance import MarkovAcceptance
 from pyro_lvm.objectives.metropolis_hastings import MHAcceptance
 from pyro_lvm.objectives.miwae import MIWAE
 from pyro_lvm.objectives.pagan import PAGAN
 from pyro_lvm.objectives.piwae import PIWAE
 from pyro_lvm.objectives.renyi import Renyi
+from pyro_lvm.objectives.second_order import SecondOrderELBO
 from pyro_lvm.objectives.sivi import SIVI
 from pyro_lvm.objectives.tvo import TVO
 from pyro_lvm.objectives.uivi import UIVI
@@ -44,7 +46,9 @@ __all__ = [
     "VGI",
     "AlphaDivergence",
     "MHAcceptance",
+    "MarkovAcceptance",
     "Renyi",
     "ReweightedWakeSleep",
+    "SecondOrderELBO",
     "WakeSleep",
 ]
