@@ -7,17 +7,18 @@ up to half of its digits.
 import torch
 from torch import Tensor
 
+from pyro_lvm.acceptance import AcceptanceObjective
 from pyro_lvm.adversarial import AdversarialObjective
 from pyro_lvm.game import GameObjective
 from pyro_lvm.objective import Objective
-from pyro_lvm.objectives import ELBO, VGI, MHAcceptance, SecondOrderELBO
+from pyro_lvm.objectives import ELBO, VGI, SecondOrderELBO
 from pyro_lvm.testing import discover
 
 EXPLICIT = [
     cls
     for cls in discover("pyro_lvm.objectives", Objective)
-    if cls not in (MHAcceptance, VGI, SecondOrderELBO)
-    and not issubclass(cls, (AdversarialObjective, GameObjective))
+    if cls not in (VGI, SecondOrderELBO)
+    and not issubclass(cls, (AcceptanceObjective, AdversarialObjective, GameObjective))
 ]
 """The objectives that need densities only, no discriminator, no chains and no labels."""
 

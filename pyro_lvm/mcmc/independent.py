@@ -14,6 +14,7 @@ from pyro_lvm.diagnostics.correction import check_exact, in_plates
 from pyro_lvm.diagnostics.discrete import with_discrete_draws
 from pyro_lvm.diagnostics.posterior import latent_draws
 from pyro_lvm.errors import PyroLVMError, explain
+from pyro_lvm.mcmc.counts import Counts
 from pyro_lvm.metropolis import independence_chain
 from pyro_lvm.objectives import ELBO
 
@@ -71,8 +72,7 @@ class IndependentMetropolisHastings(MCMCKernel):
 
     _proposals: Iterator[_Proposal]
     _current: _Proposal
-    _moved: Tensor
-    _steps: int
+    _counts: Counts
 
     def __init__(self, model: Program, guide: Program, *, block_size: int = 256) -> None:
         self.model, self.guide = model, guide
@@ -88,8 +88,8 @@ class IndependentMetropolisHastings(MCMCKernel):
         self._batch = layout.names if layout else ()
         self._proposals = _endless(chunks)
         self._current = next(self._proposals)
-        self._warmup_left = warmup_steps
-        self._restart_counts()
+        zeros = torch.zeros_like(self._current.log_weight)
+        self._counts = Counts(zeros, warmup_steps, type(self).__name__)
 
     @property
     def initial_params(self) -> State:
@@ -112,17 +112,20 @@ class IndependentMetropolisHastings(MCMCKernel):
             {n: self._either(accepted, new.draws[n], draws) for n, draws in now.draws.items()},
             torch.where(accepted[0], new.log_weight, now.log_weight),
         )
-        self._count(accepted[0])
+        self._counts.add(accepted[0])
         return self._state()
 
     def logging(self) -> dict[str, str]:
         """The acceptance rate so far, over all data and of the worst."""
-        rate = self._rate()
-        return {"acc. rate": f"{rate.mean().item():.3f}", "lowest": f"{rate.min().item():.3f}"}
+        return self._counts.logging()
 
     def diagnostics(self) -> dict[str, Tensor]:
         """The acceptance rate of each datum, ``(*batch,)``."""
-        return {"acceptance rate": self._rate()}
+        return {"acceptance rate": self._counts.rate}
+
+    def cleanup(self) -> None:
+        """Warn if chains have stood still."""
+        self._counts.warn()
 
     def _either(self, accepted: Tensor, new: Plated, now: Plated) -> Plated:
         taken = in_plates(accepted, now, self._batch)
@@ -130,18 +133,6 @@ class IndependentMetropolisHastings(MCMCKernel):
 
     def _state(self) -> State:
         return {name: draws.values[0] for name, draws in self._current.draws.items()}
-
-    def _count(self, accepted: Tensor) -> None:
-        self._moved, self._steps = self._moved + accepted, self._steps + 1
-        self._warmup_left -= 1
-        if self._warmup_left == 0:
-            self._restart_counts()
-
-    def _restart_counts(self) -> None:
-        self._moved, self._steps = torch.zeros_like(self._current.log_weight), 0
-
-    def _rate(self) -> Tensor:
-        return self._moved / max(self._steps, 1)
 
 
 @torch.no_grad()

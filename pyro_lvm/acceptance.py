@@ -1,0 +1,208 @@
+"""Objectives of Metropolis-Hastings proposals, with the chains that they are judged by."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import partial
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from pyro_lvm.errors import DataError, PlateError, explain
+from pyro_lvm.latent_chains import LatentChains
+from pyro_lvm.layout import Layout
+from pyro_lvm.nn import check_choice, check_size
+from pyro_lvm.objective import Objective
+from pyro_lvm.particles import Particles, draw
+from pyro_lvm.proposing import Drawn, chosen, latents, moved
+from pyro_lvm.tracing import Program
+
+__all__ = ["AcceptanceObjective", "log_ratio"]
+
+_LOWER_BOUNDS = ("jensen", "symmetric")
+
+
+class AcceptanceObjective(Objective):
+    """A lower bound on the rate at which Metropolis-Hastings accepts what a guide proposes.
+
+    The model is the target and gets no gradient. States of the chains are kept from step to
+    step, and move by the guide's own proposals.
+
+    Args:
+        num_particles: K chains of each datum, and proposals.
+        lower_bound: "jensen" or "symmetric".
+        num_data: N, rows of the data plate, if there is one.
+        num_warmup: moves from the first draws to the chains' first states.
+        max_plate_nesting: dims the plates may take.
+
+    Raises:
+        ProgramError: an argument out of range.
+    """
+
+    is_bound: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = ("reparam",)
+
+    def __init__(
+        self,
+        num_particles: int = 64,
+        *,
+        lower_bound: str = "jensen",
+        num_data: int | None = None,
+        num_warmup: int = 20,
+        max_plate_nesting: int | None = None,
+    ) -> None:
+        check_choice("lower_bound", lower_bound, _LOWER_BOUNDS)
+        check_size("num_warmup + 1", num_warmup + 1)
+        super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
+        self.lower_bound = lower_bound
+        self.num_data = None if num_data is None else check_size("num_data", num_data)
+        self.num_warmup = num_warmup
+        self.chains = LatentChains(num_data)
+
+    @abstractmethod
+    def started(self, drawn: Drawn, guide: Program) -> dict[str, Tensor]:
+        """States after the warm-up, ``(K, *plates, *event)`` by site of the guide."""
+
+    @abstractmethod
+    def paired(self, drawn: Drawn, guide: Program, states: dict[str, Tensor]) -> Particles:
+        """The states, then as many proposals: ``(2 K, *batch)``."""
+
+    def bound_per_datum(self, log_weights: Tensor) -> Tensor:
+        """From the log-weights ``(2 K, *batch)`` of states and proposals."""
+        ratio = log_ratio(log_weights)
+        return (ratio.clamp(max=0.0) if self.lower_bound == "jensen" else ratio).mean(0)
+
+    def acceptance(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """An estimate of the acceptance rate itself, ``(*batch,)``, without gradient."""
+        log_weights = self.log_weights(model, guide, *args, **kwargs)
+        return log_ratio(log_weights).clamp(max=0.0).exp().mean(0)
+
+    def run(
+        self,
+        model: Program,
+        guide: Program,
+        args: Any,
+        kwargs: Any,
+        max_plate_nesting: int,
+        index: Tensor | None = None,
+        **how: Any,
+    ) -> Particles:
+        """States of the chains, then proposals: ``(2 K, *batch)``."""
+        drawn = partial(
+            _drawn,
+            _Fixed(model)(model),
+            args=args,
+            kwargs=kwargs,
+            max_plate_nesting=max_plate_nesting,
+            enumerate_sites=self.enumerates,
+        )
+        states = self._states(drawn, guide, index)
+        particles = self.paired(partial(drawn, **how), guide, states)
+        if torch.is_grad_enabled():
+            self._move(particles, index)
+        return particles
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs to go on exactly, the chains too."""
+        return super().state_dict() | {"chains": self.chains.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.chains.load_state_dict(state["chains"])
+
+    def layout(self, particles: Particles) -> Layout:
+        """The dims of the particles.
+
+        Raises:
+            PlateError: they are no chains of each datum.
+        """
+        layout = cast(Layout, particles.layout)  # of particles that were drawn
+        if layout.subsampled_inside:
+            where = f"plate '{layout.subsampled_inside[0]}'"
+            hint = "Pass the full data, or train by ELBO and correct the draws afterwards."
+            raise PlateError(explain(where, "all data, to accept moves", "a minibatch", hint))
+        if len(layout.batch) != (self.num_data is not None):
+            where, found = "num_data", f"num_data={self.num_data} and plates {list(layout.names)}"
+            hint = "Pass num_data, the rows in all, if there is a plate of independent data."
+            raise PlateError(explain(where, "the size of the one data plate", found, hint))
+        if layout.batch:
+            self.chains.dim = 1 + layout.max_plate_nesting + int(layout.batch[0].dim)
+        return layout
+
+    def _draw(
+        self, model: Program, guide: Program, args: Any, kwargs: Any, **how: Any
+    ) -> Particles:
+        args, index = self._split(args)
+        return super()._draw(model, guide, args, kwargs, index=index, **how)
+
+    def _split(self, args: Any) -> tuple[Any, Tensor | None]:
+        """The programs' arguments, and the numbers of the rows if there are any."""
+        if self.num_data is None:
+            return args, None
+        *own, last = args
+        is_index = isinstance(last, Tensor) and last.dim() == 1 and not last.is_floating_point()
+        if len(args) > 1 and is_index:
+            return tuple(own), _in_range(last, self.num_data)
+        if torch.is_grad_enabled():
+            hint = (
+                "Pass torch.arange(len(x)) last; for fit, let both programs take it and ignore it."
+            )
+            raise DataError(explain("index", "the number of each row", "none", hint))
+        return args, None
+
+    def _states(self, drawn: Drawn, guide: Program, index: Tensor | None) -> dict[str, Tensor]:
+        """Where the chains of these rows are; new ones start at the guide."""
+        with torch.no_grad():
+            if index is None and self.num_data is not None:
+                return self.started(drawn, guide)
+            if not self.chains.has(index).all():
+                self.chains.start(index, self.started(drawn, guide))
+        return self.chains.at(index)
+
+    @torch.no_grad()
+    def _move(self, particles: Particles, index: Tensor | None) -> None:
+        """Each chain to its proposal, or not."""
+        rows = moved(particles, self.layout(particles))
+        self.chains.keep(index, chosen(latents(particles), rows))
+
+
+def log_ratio(log_weights: Tensor) -> Tensor:  # (K, *batch)
+    """Of proposals to states, from the log-weights ``(2 K, *batch)`` of states, then proposals."""
+    states, proposals = log_weights.chunk(2)
+    return proposals - states
+
+
+def _drawn(model: Program, guide: Program, *, args: Any, kwargs: Any, **how: Any) -> Particles:
+    return draw(model, guide, args, kwargs, **how)
+
+
+def _in_range(index: Tensor, num_data: int) -> Tensor:
+    beyond = (index < 0) | (index >= num_data)
+    if bool(beyond.any()):
+        expected, found = f"rows 0 to {num_data - 1}", f"{int(index[beyond][0])}"
+        raise DataError(explain("index", expected, found, "Pass num_data, the rows in all."))
+    return index
+
+
+class _Fixed(Messenger):
+    """Runs a program whose parameters, those of a module or stated, have no gradient."""
+
+    def __init__(self, program: Program) -> None:
+        super().__init__()
+        self.parameters = [*program.parameters()] if isinstance(program, nn.Module) else []
+
+    def __enter__(self) -> Self:
+        self._trained = [p for p in self.parameters if p.requires_grad]
+        for parameter in self._trained:
+            parameter.requires_grad_(False)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        for parameter in self._trained:
+            parameter.requires_grad_(True)
+        super().__exit__(*error)
+
+    def _pyro_post_param(self, msg: dict[str, Any]) -> None:
+        msg["value"] = msg["value"].detach()
