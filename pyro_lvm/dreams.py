@@ -22,7 +22,7 @@ from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.layout import Layout
 from pyro_lvm.tracing import Program, Recorder, Site
 
-__all__ = ["Arguments", "dream_log_q"]
+__all__ = ["Arguments", "dream_log_q", "dreamt_arguments"]
 
 Arguments = Callable[[Mapping[str, Tensor]], Any]
 
@@ -57,7 +57,7 @@ def dream_log_q(
         p = record_checked(poutine.uncondition(model), args, kwargs, asleep)
     data = {n: s for n, s in p.sites.items() if "was_observed" in s.infer}
     _check_generative(data)
-    args, kwargs = _in_place(args, kwargs, data) if arguments is None else _made(arguments, data)
+    args, kwargs = dreamt_arguments(data, args, kwargs, arguments)
     latents = {n: s.value for n, s in p.sites.items() if n not in data}
     q = record_checked(guide, args, kwargs, Recorder(None, max_plate_nesting, latents, p.plates))
     check_programs({n: s for n, s in p.sites.items() if n in latents}, q.sites)
@@ -67,6 +67,23 @@ def dream_log_q(
     terms = [layout.fold(log_prob(s) * layout.guide_scales[n]) for n, s in sites.items()]
     total: Tensor = (layout.scale * reduce(add, terms)).sum()
     return total
+
+
+def dreamt_arguments(
+    data: Mapping[str, Site], args: Any, kwargs: Any, arguments: Arguments | None = None
+) -> tuple[Any, dict[str, Any]]:
+    """The programs' arguments with dreams in place of data.
+
+    Args:
+        data: the dreamt sites, each of the shape of what it observed, ``infer["obs"]``.
+        args: positional arguments, and
+        kwargs: keyword arguments of the programs on real data.
+        arguments: as in :func:`dream_log_q`.
+
+    Raises:
+        ProgramError: no argument is what a site observes.
+    """
+    return _in_place(args, kwargs, data) if arguments is None else _made(arguments, data)
 
 
 def _check_generative(data: Mapping[str, Site]) -> None:
@@ -122,7 +139,7 @@ def _holder(site: Site, named: Mapping[Any, Any]) -> Any:
     raise ProgramError(
         explain(
             f"site '{site.name}'",
-            "data that are an argument of the programs, or a view of one, for a sleep phase",
+            "data that are an argument of the programs, or a view of one, to put dreams there",
             f"a tensor of shape {tuple(seen.shape)} made from them",
             "Pass arguments=, a function from the dreamt data by site to the guide's arguments.",
         )

@@ -6,6 +6,8 @@ from pyro_lvm.diagnostics.amortization_figure import plot_amortization_gap
 from pyro_lvm.diagnostics.bridge import to_inference_data
 from pyro_lvm.diagnostics.collapse import CollapseReport, active_units, collapse_report
 from pyro_lvm.diagnostics.collapse_figure import plot_collapse
+from pyro_lvm.diagnostics.coverage import Coverage, coverage
+from pyro_lvm.diagnostics.coverage_figure import plot_coverage
 from pyro_lvm.diagnostics.evidence import LogEvidence, log_evidence
 from pyro_lvm.diagnostics.figures import plot_khat
 from pyro_lvm.diagnostics.imputation import impute
@@ -18,32 +20,30 @@ from pyro_lvm.diagnostics.pooling import Pooled, pool
 from pyro_lvm.diagnostics.posterior import sample_posterior
 from pyro_lvm.diagnostics.ratio_quality import RatioQuality, plot_calibration, ratio_quality
 from pyro_lvm.diagnostics.sandwich import plot_sandwich
+from pyro_lvm.diagnostics.sbc import SBC, sbc
+from pyro_lvm.diagnostics.sbc_figure import plot_sbc
+from pyro_lvm.diagnostics.simulations import Simulations
+from pyro_lvm.diagnostics.simulations_run import simulation_based_calibration
 from pyro_lvm.diagnostics.spike_calibration import (
     CountCoverage,
-    Reliability,
-    brier_score,
-    count_coverage,
-    reliability,
-    spike_log_score,
-)
 from pyro_lvm.diagnostics.spike_detection import spike_auc, spike_average_precision, spike_f1
 from pyro_lvm.diagnostics.spike_figures import plot_spikes
 from pyro_lvm.diagnostics.spike_results import spike_inference_data
 from pyro_lvm.diagnostics.spikes import (
     Spread,
-    count_bias,
-    count_ratio,
-    spike_correlation,
-    spread,
-)
+from pyro_lvm.diagnostics.tarp import TARP, tarp
+from pyro_lvm.diagnostics.tarp_figure import plot_tarp
 from pyro_lvm.diagnostics.verdict import Status, Verdict
 from pyro_lvm.weights import effective_sample_size, pareto_khat, pareto_smooth
 
 __all__ = [
     "AIS",
+    "SBC",
+    "TARP",
     "AmortizationGap",
     "CollapseReport",
     "CountCoverage",
+    "Coverage",
     "GibbsSweeps",
     "Imputations",
     "LogEvidence",
@@ -51,6 +51,7 @@ __all__ = [
     "Pooled",
     "RatioQuality",
     "Reliability",
+    "Simulations",
     "Spread",
     "Status",
     "Verdict",
@@ -61,6 +62,7 @@ __all__ = [
     "count_bias",
     "count_coverage",
     "count_ratio",
+    "coverage",
     "effective_sample_size",
     "impute",
     "log_evidence",
@@ -70,15 +72,20 @@ __all__ = [
     "plot_amortization_gap",
     "plot_calibration",
     "plot_collapse",
+    "plot_coverage",
     "plot_imputed_columns",
     "plot_intervals",
     "plot_khat",
     "plot_sandwich",
+    "plot_sbc",
     "plot_spikes",
+    "plot_tarp",
     "pool",
     "ratio_quality",
     "reliability",
     "sample_posterior",
+    "sbc",
+    "simulation_based_calibration",
     "spike_auc",
     "spike_average_precision",
     "spike_correlation",
@@ -86,5 +93,6 @@ __all__ = [
     "spike_inference_data",
     "spike_log_score",
     "spread",
+    "tarp",
     "to_inference_data",
 ]
