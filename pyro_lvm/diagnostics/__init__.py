@@ -26,11 +26,22 @@ from pyro_lvm.diagnostics.simulations import Simulations
 from pyro_lvm.diagnostics.simulations_run import simulation_based_calibration
 from pyro_lvm.diagnostics.spike_calibration import (
     CountCoverage,
+    Reliability,
+    brier_score,
+    count_coverage,
+    reliability,
+    spike_log_score,
+)
 from pyro_lvm.diagnostics.spike_detection import spike_auc, spike_average_precision, spike_f1
 from pyro_lvm.diagnostics.spike_figures import plot_spikes
 from pyro_lvm.diagnostics.spike_results import spike_inference_data
 from pyro_lvm.diagnostics.spikes import (
     Spread,
+    count_bias,
+    count_ratio,
+    spike_correlation,
+    spread,
+)
 from pyro_lvm.diagnostics.tarp import TARP, tarp
 from pyro_lvm.diagnostics.tarp_figure import plot_tarp
 from pyro_lvm.diagnostics.verdict import Status, Verdict
