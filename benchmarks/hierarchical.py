@@ -2,13 +2,14 @@
 
 - "gap": an auxiliary variable on a posterior with two modes, by quadrature.
 - "digits": one, two and five layers, bottom-up and ladder, by test log p(x) and KL of layers.
+- "mnist": the same on larger pictures, which are read from the folder PYRO_LVM_DATA.
 - "sources": iVAE and VAE on sources with known latents, by correlation.
 - "labels": digits with 100 labels, by test error.
 
 Prints one table for each. Finished runs are kept in a file in ``results``: started again, it
 goes on with the others.
 
-    python -m benchmarks.hierarchical gap digits sources labels --seeds 3
+    python -m benchmarks.hierarchical gap digits mnist sources labels --seeds 3
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from benchmarks import (
     hierarchical_digits,
     hierarchical_gap,
     hierarchical_labels,
+    hierarchical_mnist,
     hierarchical_sources,
+    hierarchical_training,
     kept,
 )
-from benchmarks.adversarial import by_seed, markdown
+from benchmarks.adversarial import markdown
 
 __all__ = ["PARTS", "main", "outcome"]
 
@@ -36,9 +39,11 @@ RESULTS = Path(__file__).parent / "results"
 PARTS: dict[str, Any] = {
     "gap": hierarchical_gap,
     "digits": hierarchical_digits,
+    "mnist": hierarchical_mnist,
     "sources": hierarchical_sources,
     "labels": hierarchical_labels,
 }
+TABLES = {"digits": hierarchical_training.table, "mnist": hierarchical_training.table}
 
 
 outcome = partial(kept.outcome, PARTS)
@@ -60,11 +65,12 @@ def main() -> None:
     pyro.enable_validation(False)
     path = RESULTS / "hierarchical.json" if options.save else None
     for part in options.parts:
-        outcomes = {
-            name: [outcome(path, part, name, seed, options.steps) for seed in range(options.seeds)]
-            for name in PARTS[part].RUNS
-        }
-        print(f"## {part}\n\n{markdown(outcomes, by_seed)}\n", flush=True)
+        outcomes: dict[str, list[Any]] = {name: [] for name in PARTS[part].RUNS}
+        for seed in range(options.seeds):
+            for name, runs in outcomes.items():
+                runs.append(outcome(path, part, name, seed, options.steps))
+        table = TABLES.get(part, markdown)
+        print(f"## {part}\n\n{table(outcomes)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyro
@@ -9,10 +10,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from benchmarks import hierarchical_digits, hierarchical_gap
+from benchmarks import hierarchical_digits, hierarchical_gap, hierarchical_mnist
 from benchmarks.hierarchical import PARTS
 from benchmarks.hierarchical_gap import SCALE, exact_evidence
 from benchmarks.hierarchical_labels import NUM_LABELS, RUNS, run
+from benchmarks.hierarchical_training import table
+from pyro_lvm.data import DataSplits
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +46,41 @@ def test_labels_are_ten_of_each_class_and_the_rest_is_unknown(monkeypatch) -> No
     assert set(x.flatten().tolist()) == {0.0, 1.0}
 
 
+@pytest.mark.parametrize("name", hierarchical_mnist.RUNS)
+def test_every_pair_is_trained_and_judged_on_pictures(name, monkeypatch) -> None:
+    pictures = torch.rand(150, 28, 28)
+    splits = DataSplits.of_pictures(
+        "noise",
+        pictures[:50],
+        pictures[50:],
+        binarization="dynamic",
+        num_validation=0,
+        licence="",
+        source="",
+    )
+    monkeypatch.setattr(hierarchical_mnist, "data", lambda: splits)
+    monkeypatch.setattr(
+        hierarchical_mnist,
+        "SCHEDULE",
+        replace(hierarchical_mnist.SCHEDULE, batch_size=10, every=20, num_samples=20),
+    )
+    with pyro.settings.context(module_local_params=True):
+        found = hierarchical_mnist.run(name, seed=0, steps=2)
+    assert 400 < found["NLL"] < 700  # 784 log 2 = 543
+    layers = [key for key in found if key.startswith("kl_")]
+    assert len(layers) == len([key for key in found if key.startswith("active_units_")]) > 0
+
+
+def test_table_of_layers() -> None:
+    runs = [
+        {"NLL": 20.0 + s, "-ELBO": 22.0, "k-hat > 0.7": 0.5}
+        | {"kl_z1": 3.0, "kl_z2": 0.2 * s, "active_units_z1": 4, "active_units_z2": s}
+        for s in (0, 1)
+    ]
+    row = table({"ladder": runs}).splitlines()[2]
+    assert row == "| ladder | 20.50 ± 0.50 | 22.00 | 0.50 | 3.00, 0.10 | 0.000, 0.200 | 4.0, 0.5 |"
+
+
 @pytest.mark.slow
 def test_benchmark_prints_its_tables() -> None:
     command = [sys.executable, "-m", "benchmarks.hierarchical", "gap", "sources", "labels"]
@@ -70,10 +108,11 @@ def test_auxiliary_variable_closes_the_gap(seed) -> None:
 
 
 @pytest.mark.slow
-def test_five_layers_of_a_ladder_do_not_collapse() -> None:
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_five_layers_of_a_ladder_do_not_collapse(seed) -> None:
     """Batch normalisation, warm-up and free bits of half a nat keep a KL in every layer."""
     name = "5 layers, ladder, warm-up, batch norm, free bits"
     with pyro.settings.context(module_local_params=True):
-        found = hierarchical_digits.run(name, seed=0)
+        found = hierarchical_digits.run(name, seed)
     kl = [found[f"kl_z{level}"] for level in range(1, 6)]
     assert min(kl) > 0.2, kl
