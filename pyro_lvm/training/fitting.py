@@ -89,9 +89,10 @@ def fit(
     Args:
         model: the generative program.
         guide: the program that draws its latent variables.
-        data: a tensor, a tuple or dict of tensors with one row per datum, a ``Dataset``, or a
-            ``DataLoader`` (which keeps its own batches). A boolean tensor among them is a mask
-            (True = observed) that excuses NaN in those of its shape.
+        data: a tensor or array, a tuple or dict of them with one row per datum, a ``Dataset``,
+            or a ``DataLoader`` (which keeps its own batches). A boolean one among them is a mask
+            (True = observed) that excuses NaN in those of its shape. Of a ``numpy.memmap``, for
+            data larger than the memory, a batch is read at a time.
         objective: what to maximise, for instance ``IWAE(num_particles=5)``.
         max_epochs: passes over the data; 100 if neither this nor ``max_steps`` is given.
         max_steps: optimiser steps.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,28 +13,15 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from pyro_lvm.data import check_data
 from pyro_lvm.errors import DataError, explain
 from pyro_lvm.training.rng import generator_at
+from pyro_lvm.training.rows import Array, Arrays, Rows, named, read, slices
 
-__all__ = ["Data", "InMemory", "as_dataset", "split"]
+__all__ = ["Data", "as_dataset", "split"]
 
 Data = Any
-"""A tensor, a tuple or dict of tensors, a ``Dataset`` or a ``DataLoader``."""
+"""A tensor or array, a tuple or dict of them, a ``Dataset`` or a ``DataLoader``.
 
-
-class InMemory(Dataset[Any]):
-    """Tensors of equal length; a list of indices gives a batch of the same structure."""
-
-    def __init__(self, tensors: Tensor | tuple[Tensor, ...] | dict[str, Tensor]) -> None:
-        self.tensors = tensors
-
-    def __len__(self) -> int:
-        return len(next(iter(_named(self.tensors).values())))
-
-    def __getitem__(self, index: int) -> Any:
-        return _map(lambda t: t[index], self.tensors)
-
-    def __getitems__(self, indices: Sequence[int]) -> Any:
-        rows = torch.as_tensor(indices)
-        return _map(lambda t: t[rows.to(t.device)], self.tensors)
+A ``numpy.memmap`` is read batch by batch and never loaded.
+"""
 
 
 def as_dataset(data: Data, name: str, allow_nan: bool = False) -> Dataset[Any]:
@@ -57,10 +44,10 @@ def as_dataset(data: Data, name: str, allow_nan: bool = False) -> Dataset[Any]:
         data = tuple(data.tensors)
     if isinstance(data, Dataset):
         return _checked_dataset(data, name)
-    dataset = InMemory(_as_tensors(data, name))
-    _check_lengths(_named(dataset.tensors, name))
+    dataset = Rows(_as_arrays(data, name))
+    _check_lengths(named(dataset.arrays, name))
     if not allow_nan:
-        _check_values(_named(dataset.tensors, name))
+        _check_values(named(dataset.arrays, name))
     return dataset
 
 
@@ -86,12 +73,12 @@ def split(dataset: Dataset[Any], fraction: float, seed: int) -> tuple[Dataset[An
 
 
 def _subset(dataset: Dataset[Any], indices: list[int]) -> Dataset[Any]:
-    if isinstance(dataset, InMemory):
-        return InMemory(dataset.__getitems__(indices))
+    if isinstance(dataset, Rows):
+        return dataset.some(indices)
     return Subset(dataset, indices)
 
 
-def _as_tensors(data: Data, name: str) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor]:
+def _as_arrays(data: Data, name: str) -> Arrays:
     if isinstance(data, Tensor | np.ndarray):
         return _constant(data)
     items = data.values() if isinstance(data, Mapping) else data
@@ -110,9 +97,9 @@ def _as_tensors(data: Data, name: str) -> Tensor | tuple[Tensor, ...] | dict[str
     return tuple(_constant(value) for value in data)
 
 
-def _constant(value: Any) -> Tensor:
-    """As a tensor without the graph it may come with, as data drawn from a model do."""
-    return torch.as_tensor(value).detach()
+def _constant(value: Any) -> Array:
+    """As a tensor without the graph it may come with; what is on disk stays there."""
+    return value if isinstance(value, np.memmap) else torch.as_tensor(value).detach()
 
 
 def _describe(data: Data) -> str:
@@ -138,15 +125,15 @@ def _checked_dataset(dataset: Dataset[Any], name: str) -> Dataset[Any]:
     return dataset
 
 
-def _check_lengths(tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if tensor.dim() == 0:
+def _check_lengths(arrays: Mapping[str, Array]) -> None:
+    for name, array in arrays.items():
+        if array.ndim == 0:
             raise DataError(
                 explain(name, "one row per datum", "a tensor without dims", "Add a data dim.")
             )
-        if len(tensor) == 0:
+        if len(array) == 0:
             raise _empty(name)
-    lengths = {name: len(tensor) for name, tensor in tensors.items()}
+    lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{name}: {length}" for name, length in lengths.items())
         raise DataError(
@@ -159,28 +146,14 @@ def _check_lengths(tensors: Mapping[str, Tensor]) -> None:
         )
 
 
-def _check_values(tensors: Mapping[str, Tensor]) -> None:
-    masks = [t for t in tensors.values() if t.dtype == torch.bool]
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point():
-            mask = next((m for m in masks if m.shape == tensor.shape), None)
-            check_data(tensor, name, mask=mask)
+def _check_values(arrays: Mapping[str, Array]) -> None:
+    masks = [array for array in arrays.values() if str(array.dtype) in ("bool", "torch.bool")]
+    for name, array in arrays.items():
+        mask = next((m for m in masks if m.shape == array.shape), None)
+        for rows in slices(array):
+            place = f"{name}, rows from {rows.start} on" if rows.start else name
+            check_data(read(array, rows), place, None if mask is None else read(mask, rows))
 
 
 def _empty(name: str) -> DataError:
     return DataError(explain(name, "at least one datum", "none", "Check the file or the filter."))
-
-
-def _named(tensors: Any, name: str = "data") -> dict[str, Tensor]:
-    if isinstance(tensors, Tensor):
-        return {name: tensors}
-    pairs = tensors.items() if isinstance(tensors, dict) else enumerate(tensors)
-    return {f"{name}[{key!r}]": value for key, value in pairs}
-
-
-def _map(function: Callable[[Tensor], Tensor], tensors: Any) -> Any:
-    if isinstance(tensors, Tensor):
-        return function(tensors)
-    if isinstance(tensors, dict):
-        return {key: function(value) for key, value in tensors.items()}
-    return tuple(function(value) for value in tensors)

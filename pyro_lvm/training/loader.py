@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
 from pyro_lvm.errors import DataError, explain
-from pyro_lvm.training.inputs import Data, InMemory, as_dataset
+from pyro_lvm.training.inputs import Data, as_dataset
 from pyro_lvm.training.rng import generator_at, mix, seeded
+from pyro_lvm.training.rows import Rows
 
 __all__ = ["Batch", "Batches", "Transform"]
 
@@ -142,7 +143,7 @@ class Batches:
 
     @property
     def _collate(self) -> Callable[[Any], Any]:
-        if isinstance(self.dataset, InMemory):
+        if isinstance(self.dataset, Rows):
             return _already_a_batch
         return self.loader.collate_fn if self.loader else default_collate
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from pyro_lvm.errors import ParameterError, PyroLVMError, explain
@@ -109,6 +110,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, Tensor):
         return f"tensor of shape {tuple(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"array of shape {value.shape}"
     if hasattr(value, "num_particles"):
         return f"{type(value).__name__}(num_particles={value.num_particles})"
     return getattr(value, "__qualname__", type(value).__name__)
