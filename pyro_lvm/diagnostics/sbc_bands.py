@@ -26,7 +26,7 @@ from torch import Tensor
 
 __all__ = ["simultaneous_band", "uniformity_p_values"]
 
-_NUM_BISECTIONS = 30
+_NUM_BISECTIONS = 20
 _ROUNDING = 1e-9  # tails that differ by less are equal, as those on both sides are
 
 
