@@ -160,6 +160,11 @@ class CommandConfig:
     resume: bool = False
     overwrite: bool = False
 
+    @property
+    def num_threads(self) -> int:
+        """Of the CPU."""
+        return self.train.num_threads
+
     def settings(self) -> dict[str, Any]:
         """Everything but what to do with an earlier run, as plain types."""
         return {k: v for k, v in asdict(self).items() if k not in ("resume", "overwrite")}

@@ -15,6 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from pyro_lvm import __version__
 from pyro_lvm.cli.compare import compare
 from pyro_lvm.cli.configs import CommandConfig, CompareConfig, FitConfig
+from pyro_lvm.cli.diagnose import DiagnoseConfig, diagnose
 from pyro_lvm.cli.fit import fit
 from pyro_lvm.cli.impute import ImputeConfig, impute_table
 from pyro_lvm.cli.listing import show
@@ -23,14 +24,17 @@ from pyro_lvm.errors import PyroLVMError, explain
 
 __all__ = ["main"]
 
-_COMMANDS: dict[str, tuple[Callable[[Any], None], type[CommandConfig]]] = {
+_COMMANDS: dict[str, tuple[Callable[[Any], None], type[CommandConfig | DiagnoseConfig]]] = {
     "fit": (fit, FitConfig),
     "compare": (compare, CompareConfig),
+    "diagnose": (diagnose, DiagnoseConfig),
     "impute": (impute_table, ImputeConfig),
     "spikes": (infer_spikes, SpikesConfig),
 }
 _OF_RECORDINGS = (["--model", "calcium"], ["--model=calcium"])
 """With these words ``fit`` is the command ``spikes``."""
+_FIRST = {"impute": "--table", "diagnose": "--run"}
+"""What a first argument without a name is."""
 _FLAGS = {"resume": "go on with an earlier run in it", "overwrite": "delete an earlier run in it"}
 
 
@@ -48,14 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         run, config_type = _COMMANDS[command]
         config = config_type(**settings)
-        torch.set_num_threads(config.train.num_threads)
+        torch.set_num_threads(config.num_threads)
         with pyro.settings.context(module_local_params=True):
             run(config)
     except PyroLVMError as error:
         print(f"pyro-lvm: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("pyro-lvm: interrupted; the same command with --resume goes on", file=sys.stderr)
+        print("pyro-lvm: interrupted; training goes on with --resume", file=sys.stderr)
         return 130
     return 0
 
@@ -63,10 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _named(given: Sequence[str]) -> list[str]:
     """The arguments, with ``fit --model calcium`` replaced by the command that it is.
 
-    A first argument of ``impute`` without a name is its table.
+    A first argument without a name gets the one that it has.
     """
-    if len(given) > 1 and given[0] == "impute" and not given[1].startswith("-"):
-        return ["impute", "--table", *given[1:]]
+    if len(given) > 1 and given[0] in _FIRST and not given[1].startswith("-"):
+        return [given[0], _FIRST[given[0]], *given[1:]]
     for words in _OF_RECORDINGS:
         for at, after in enumerate(range(len(words), len(given) + 1)):
             if given[0] == "fit" and list(given[at:after]) == words:
@@ -107,12 +111,13 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _command(config: type[CommandConfig]) -> ArgumentParser:
+def _command(config: type[CommandConfig | DiagnoseConfig]) -> ArgumentParser:
     text = inspect.cleandoc(config.__doc__ or "").partition("\n\nArgs:")[0]
     parser = ArgumentParser(description=text, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with these settings")
-    parser.add_class_arguments(config, as_group=False, skip=set(_FLAGS))
-    for flag, meaning in _FLAGS.items():
+    flags = _FLAGS if issubclass(config, CommandConfig) else {}
+    parser.add_class_arguments(config, as_group=False, skip=set(flags))
+    for flag, meaning in flags.items():
         parser.add_argument(f"--{flag}", action="store_true", help=meaning)
     if config is CompareConfig:  # the parser can show plain types only
         parser.set_defaults(objectives=[asdict(o) for o in CompareConfig().objectives])

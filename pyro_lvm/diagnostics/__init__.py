@@ -19,6 +19,9 @@ from pyro_lvm.diagnostics.mean_correlation import mean_correlation
 from pyro_lvm.diagnostics.pooling import Pooled, pool
 from pyro_lvm.diagnostics.posterior import sample_posterior
 from pyro_lvm.diagnostics.ratio_quality import RatioQuality, plot_calibration, ratio_quality
+from pyro_lvm.diagnostics.report import Report, report
+from pyro_lvm.diagnostics.report_case import Case, DoesNotApply, Finding
+from pyro_lvm.diagnostics.report_checks import CHECKS, DEFAULT_CHECKS
 from pyro_lvm.diagnostics.sandwich import plot_sandwich
 from pyro_lvm.diagnostics.sbc import SBC, sbc
 from pyro_lvm.diagnostics.sbc_figure import plot_sbc
@@ -49,11 +52,16 @@ from pyro_lvm.weights import effective_sample_size, pareto_khat, pareto_smooth
 
 __all__ = [
     "AIS",
+    "CHECKS",
+    "DEFAULT_CHECKS",
+    "Case",
     "SBC",
     "TARP",
     "AmortizationGap",
     "CollapseReport",
     "CountCoverage",
+    "DoesNotApply",
+    "Finding",
     "Coverage",
     "GibbsSweeps",
     "Imputations",
@@ -62,6 +70,7 @@ __all__ = [
     "Pooled",
     "RatioQuality",
     "Reliability",
+    "Report",
     "Simulations",
     "Spread",
     "Status",
@@ -94,6 +103,7 @@ __all__ = [
     "pool",
     "ratio_quality",
     "reliability",
+    "report",
     "sample_posterior",
     "sbc",
     "simulation_based_calibration",

@@ -66,14 +66,6 @@ class LogEvidence:
     method: str
     is_bound: bool = True
 
-    @property
-    def gap(self) -> Tensor:
-        """KL(q || posterior) of each datum, ``(*batch,)`` nats, where the draws are a guide's.
-
-        What the ELBO falls short of :attr:`value` by: too little where that is too low.
-        """
-        return self.value - self.mean_log_weight
-
     def mean(self) -> Tensor:
         """Log evidence per datum, scalar nats: the mean over data."""
         return self.value.mean()
@@ -111,9 +103,9 @@ class LogEvidence:
         share, limit = self.khat_share, max_khat(self.num_samples)
         told = self.summary()
         finding = (
-            f"k-hat is above {limit:.2g} for {share:.1%} of the data (at worst "
-            f"{told['khat_max']:.2f}); {told['ess_share']:.0%} of {self.num_samples} draws are "
-            "effective on average."
+            f"k-hat is above {limit:.2g} for {100 * share:.3g} % of the data (at worst "
+            f"{told['khat_max']:.2f}); {100 * told['ess_share']:.2g} % of {self.num_samples} draws "
+            "are effective on average."
         )
         if share <= MAX_SHARE_OF_DATA:
             return Verdict("weights", Status.PASS, finding)
@@ -186,7 +178,7 @@ def log_evidence(
         For x = z + noise, log p(x) is that of Normal(0, sqrt 2); here with a rough guide, and
         without one.
 
-        >>> import pyro, pyro.distributions as dist
+        >>> import pyro, torch, pyro.distributions as dist
         >>> def model(x):
         ...     with pyro.plate("data", len(x)):
         ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -219,7 +211,7 @@ def log_evidence(
     mixing = mixing_of(objective, otherwise=_MIXING)
     draws = Chunks(IWAE, model, guide, args, kwargs, count, chunk_size, ratio, mixing)
     weights = (drawn.log_weights for drawn in draws)
-    estimate = _evidence(weights, count, draws.probe.scale, method)
+    estimate = _evidence(weights, count, draws.probe.scale, "iwae")
     return replace(estimate, is_bound=not draws.uses_ratio)
 
 

@@ -95,9 +95,10 @@ class RatioQuality:
     def verdict(self) -> Verdict:
         """Whether its log-ratios can be trusted."""
         error, loss = self.calibration_error.item(), self.log_loss.mean().item()
+        right = 100 * self.accuracy.mean().item()
         finding = (
             f"log-loss {loss:.3f} nats (one that looks at nothing: {self.best_constant:.3f}), "
-            f"calibration error {error:.3f}, {self.accuracy.mean():.0%} of draws told right."
+            f"calibration error {error:.3f}, {right:.3g} % of draws told right."
         )
         if self.is_saturated:
             return Verdict("discriminator", Status.FAIL, f"saturated: {finding}", _SATURATED)
