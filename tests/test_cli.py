@@ -113,6 +113,8 @@ def test_resume_goes_on_to_the_same_end(tmp_path: Path) -> None:
         "--objective.name MIWAE --objective.num_particles 6 --objective.options.num_groups 3",
         "--objective.name ReweightedWakeSleep --objective.gradient score",
         "--objective.name TVO",
+        "--objective.name ELBO --objective.gradient reparam --train.warm_up 4 "
+        "--objective.options.free_bits 0.5",
         "--guide.name SemiAmortized --guide.options.num_steps 2",
         "--model.name ADGM --guide.name AuxiliaryNormal",
         "--model.options.likelihood gaussian --data.name concrete",
@@ -268,6 +270,7 @@ def test_pair_plot_shows_the_dims_that_vary() -> None:
         ("fit --guide.options.rnak 2", "options of AmortizedNormal: expected some of"),
         ("fit --objective.name VGI", "VGI: expected a choice that options can build, got one"),
         ("fit --guide.name LadderNormal", "got one that needs 'top_down'"),
+        ("fit --objective.name TVO --train.warm_up 9", "options of TVO: expected some of"),
         ("fit --data.name digit", "data set: expected one of"),
         ("fit --guide.name ImplicitGuide", "Use AVB or IWAVB"),
         ("fit --objective.name ELBO --guide.name ImplicitGuide", "site 'z': expected a density"),

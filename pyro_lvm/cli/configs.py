@@ -105,6 +105,8 @@ class TrainConfig:
         learning_rate: of Adam; 5e-4 or less for objectives with a discriminator, which has to
             keep up.
         schedule: cosine, which falls to 0 over the run, or constant.
+        warm_up: first steps, over which the KL rises from 0 to its whole, for deep models; the
+            objective must take beta.
         max_grad_norm: gradients are cut to this norm; 0 for never.
         evaluate_every: steps between held-out evaluations, and between checkpoints.
         accelerator: auto, cpu, cuda, ...
@@ -116,6 +118,7 @@ class TrainConfig:
     batch_size: int = 100
     learning_rate: float = 3e-3
     schedule: Literal["cosine", "constant"] = "cosine"
+    warm_up: int = 0
     max_grad_norm: float = 0.0
     evaluate_every: int = 250
     accelerator: str = "auto"

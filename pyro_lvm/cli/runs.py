@@ -10,6 +10,7 @@ from typing import Any
 import pyro
 from torch import Tensor
 
+from pyro_lvm.annealing import LinearWarmup
 from pyro_lvm.cli.catalog import build, default_gradient, pick
 from pyro_lvm.cli.configs import ObjectiveConfig, RunConfig
 from pyro_lvm.cli.evaluation import Evaluation, evaluate
@@ -88,10 +89,11 @@ class Plan:
         maker = pick("objectives", config.name)
         context = self.data.train.shape[1] if getattr(maker, "sees_data", False) else None
         latents = sum(named_sizes(model.latent_features).values())
+        options = {**_warm_up(self.config.train.warm_up), **config.options}
         bound: Objective = build(
             "objectives",
             config.name,
-            config.options,
+            options,
             discriminator=Discriminator(latents, context_features=context),
             num_particles=config.num_particles,
             gradient=config.gradient or default_gradient(config.name),
@@ -148,6 +150,10 @@ class Plan:
             run_dir=folder,
             resume=self.config.resume,
         )
+
+
+def _warm_up(steps: int) -> dict[str, LinearWarmup]:
+    return {"beta": LinearWarmup(steps)} if steps > 0 else {}
 
 
 def _check_of_rows(model: str) -> None:
