@@ -28,7 +28,7 @@ Sites = Mapping[str, Site]
 
 
 class Encounter(NamedTuple):
-    """Three runs of K particles, one vector a datum in each property below.
+    """Runs of K particles on data, and one dream a datum; vectors in the properties below.
 
     Attributes:
         guide: on the data.
@@ -67,12 +67,12 @@ class Encounter(NamedTuple):
         return _flat(self.model.sites[self.data])
 
     @property
-    def dreamt_z(self) -> Tensor:  # (K, *plates, features)
+    def dreamt_z(self) -> Tensor:  # (*plates, features)
         """Draws of the prior."""
         return joined([_moved(self.dream.sites[name]) for name in self.latents])
 
     @property
-    def dreamt_x(self) -> Tensor:  # (K, *plates, features)
+    def dreamt_x(self) -> Tensor:  # (*plates, features)
         """Draws of the data given them."""
         return _moved(self.dream.sites[self.data])
 
@@ -83,7 +83,7 @@ class Encounter(NamedTuple):
         _check_moved(site)
         return _flat(site, site.fn.rsample())
 
-    def mean(self, run: Recorder) -> Tensor:  # (K, *plates, features)
+    def mean(self, run: Recorder) -> Tensor:  # (K?, *plates, features)
         """The mean of the data given the latents of one of the model's runs."""
         site = run.sites[self.data]
         return _flat(site, site.fn.mean)
@@ -116,14 +116,15 @@ def meet(
         ProgramError: several observed sites and no ``data``; sites that cannot be drawn.
         PlateError: a site that is not in the plates of all.
     """
-    record = partial(_recorded, args, kwargs, num_particles, max_plate_nesting)
-    q = record(guide)
+    record = partial(_recorded, args, kwargs, max_plate_nesting)
+    q = record(num_particles, guide)
     drawn = {n: s.value for n, s in q.sites.items() if not s.is_observed}
-    p = record(model, drawn, q.plates)
+    p = record(num_particles, model, drawn, q.plates)
     check_runs(p, q)
     name = _data_site(p.sites, data)
-    dream = record(poutine.uncondition(model), {}, q.plates)
-    held = record(model, {n: z.detach() for n, z in drawn.items()}, q.plates) if hold else p
+    dream = record(None, poutine.uncondition(model), {}, q.plates)
+    fixed = {n: z.detach() for n, z in drawn.items()}
+    held = record(num_particles, model, fixed, q.plates) if hold else p
     layout = Layout.of(p.sites, guide_sites(q.sites, p.sites), max_plate_nesting)
     met = Encounter(q, p, dream, held, layout, name)
     _check_drawn(met)
@@ -134,8 +135,8 @@ def meet(
 def _recorded(
     args: Any,
     kwargs: Any,
-    num_particles: int,
     nesting: int,
+    num_particles: int | None,
     program: Program,
     given: Mapping[str, Tensor] | None = None,
     plates: Mapping[str, Draw] | None = None,

@@ -56,7 +56,7 @@ class GameObjective(Objective):
 
     Args:
         discriminator: the one critic, or several by name.
-        num_particles: K draws per datum.
+        num_particles: K draws per datum of the guide; the model dreams one a datum.
         gradient: "reparam", the one there is.
         divergence: of each pair, one of :data:`~pyro_lvm.divergences.DIVERGENCES`.
         max_weight: weights of the logits' gradients are kept from 1 / max_weight to max_weight.
@@ -186,8 +186,7 @@ class GameObjective(Objective):
         for name, (a, b) in self.sides(met).items():
             at_a, at_b = self.critics[name](a), self.critics[name](b)
             ascent = ascent + self.critic_weight * self._ascent(at_a, at_b, met)
-            by_particle = met.layout.fold(at_a).reshape(-1, *log_q.shape).mean(0)
-            log_q = log_q + self.critic_weight * by_particle
+            log_q = log_q + self.critic_weight * self._by_particle(met.layout.fold(at_a))
         return Played(**vars(replace(particles, log_q=log_q)), ascent=ascent)
 
     def _ascent(self, at_a: Tensor, at_b: Tensor, met: Encounter) -> Tensor:  # (*batch,)
@@ -195,6 +194,9 @@ class GameObjective(Objective):
         down = fold(self._within(weight.a(at_a.detach())) * at_a)
         up = fold(self._within(weight.b(at_b.detach())) * at_b)
         return up.mean(0) - down.mean(0)
+
+    def _by_particle(self, logits: Tensor) -> Tensor:  # (K or 1, *batch)
+        return logits if len(logits) == self.num_particles else logits.mean(0, keepdim=True)
 
     def _within(self, weight: Tensor) -> Tensor:
         return weight.clamp(1 / self.max_weight, self.max_weight)

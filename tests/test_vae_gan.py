@@ -72,7 +72,7 @@ def test_game_moves_the_model_alone_and_by_the_known_gradient() -> None:
     z = objective.particles(model, guide, x).values["z"]
     torch.manual_seed(0)
     torch.randn(z.shape)  # the guide's noise, then the dream's
-    dreamt = torch.randn(z.shape)
+    dreamt = torch.randn(z.shape)  # one a datum, and so is the copy
     logits = Critic()(model.decode(torch.cat([dreamt, z])).mean, None)
     game = gradients(3.0 * softplus(logits).mean(0).sum(), model)
     for name, gradient in found.items():

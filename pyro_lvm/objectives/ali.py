@@ -47,7 +47,7 @@ class ALI(GameObjective):
 
     Args:
         discriminator: module called as ``discriminator(z, x)``, both ``(K?, *plates, features)``.
-        num_particles: draws per datum, and dreams, K >= 1.
+        num_particles: draws per datum, K >= 1, beside one dream.
         gradient: "reparam", the one there is.
         **options: those of :class:`~pyro_lvm.game.GameObjective`: divergence, max_weight, data,
             the discriminator's training.

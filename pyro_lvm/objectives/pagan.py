@@ -47,7 +47,7 @@ class PAGAN(GameObjective):
         pair_discriminator: called as ``discriminator(y, x)``.
         augment: from data ``(*plates, features)`` to fresh augmented ones of the same shape, at
             random, with their content kept.
-        num_particles: draws per datum, and dreams, K >= 1.
+        num_particles: draws per datum, K >= 1, beside one dream.
         divergence: what the programs descend, "non_saturating" in the paper.
         max_weight: weights of the logits' gradients are kept from 1 / max_weight to max_weight.
         data: the observed site that critics see; by default the only one.

@@ -44,7 +44,7 @@ class VAEGAN(GameObjective):
         data_discriminator: module called as ``discriminator(x, None)``.
         features: from x ``(K?, *plates, features)`` to what it sees of it, ``(K?, *plates,
             F)``; by default ``data_discriminator.features``.
-        num_particles: draws per datum, and dreams, K >= 1.
+        num_particles: draws per datum, K >= 1, beside one dream.
         critic_weight: :math:`\lambda`; 0 leaves the game out.
         divergence: what the model's third term descends: "jensen_shannon" in the paper's
             equations, "non_saturating" by default.
@@ -101,7 +101,7 @@ class VAEGAN(GameObjective):
         self.features = features
 
     def sides(self, met: Encounter) -> Sides:
-        made = torch.cat([met.mean(met.dream), met.mean(met.held)])
+        made = torch.cat([met.mean(met.dream).unsqueeze(0), met.mean(met.held)])
         return {ONLY: (Side(made), Side(met.x))}
 
     def densities(self, met: Encounter) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
