@@ -36,6 +36,7 @@ def plot_collapse(report: CollapseReport) -> Figure:
         right.plot(range(1, len(ranked) + 1), ranked, marker="o", markersize=3, label=label)
     right.axhline(report.threshold, color="0.6", linestyle="--", label=_threshold(report))
     right.set(xlabel="units, by activity", ylabel="variance of the mean over data", yscale="log")
+    right.xaxis.get_major_locator().set_params(integer=True)
     right.legend()
     return figure
 
