@@ -13,7 +13,7 @@ from pyro_lvm.diagnostics.verdict import Status, Verdict
 
 __all__ = ["Coverage", "coverage"]
 
-_CHECK = "expected coverage"
+_CHECK = "coverage"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Coverage:
         if curves.status == Status.PASS:
             level, shares = curves.share_near(0.9)
             found = (
-                f"Regions of {level:.0%} hold the truth in {shares.min():.1%} to "
+                f"regions of {level:.0%} hold the truth in {shares.min():.1%} to "
                 f"{shares.max():.1%} of {curves.num_simulations} simulations "
                 f"({curves.p_text(curves.worst())})."
             )
@@ -60,7 +60,7 @@ class Coverage:
         label, errors = curves.labels[worst], curves.shares[:, worst] - curves.promised
         place = int(errors.abs().argmax())
         found = (
-            f"Regions of {curves.promised[place]:.0%} of {_regions(label)} hold the truth in "
+            f"regions of {curves.promised[place]:.0%} of {_regions(label)} hold the truth in "
             f"{curves.shares[place, worst]:.1%} of {curves.num_simulations} simulations "
             f"({curves.p_text(worst)})."
         )

@@ -16,7 +16,7 @@ from pyro_lvm.diagnostics.verdict import Status, Verdict
 
 __all__ = ["SBC", "Shape", "sbc"]
 
-_CHECK = "ranks (SBC)"
+_CHECK = "SBC"
 
 
 class Shape(StrEnum):
@@ -106,12 +106,12 @@ class SBC:
         tested = f"{len(self.labels)} quantities in {curves.num_simulations} simulations"
         if curves.status == Status.PASS:
             p_text = curves.p_text(curves.worst())
-            found = f"The ranks of {tested} are uniform as far as can be told ({p_text})."
+            found = f"the ranks of {tested} are uniform as far as can be told ({p_text})."
             return Verdict(_CHECK, Status.PASS, found)
         worst = self.worst
         shape = self.shape(worst)
         found = (
-            f"Ranks of {len(curves.off)} of {tested} are not uniform. {self.labels[worst]}: draws "
+            f"ranks of {len(curves.off)} of {tested} are not uniform. {self.labels[worst]}: draws "
             f"{shape}, ECDF off by {curves.errors[worst]:.2f} ({curves.p_text(worst)})."
         )
         advice = _OF_LATENTS if worst < self.num_latents else _OF_QUANTITIES
@@ -139,7 +139,7 @@ def sbc(simulations: Simulations) -> SBC:
         >>> ranks = torch.tensor([0, 1, 9, 9, 0, 8, 0, 9]).repeat(5)[:, None]
         >>> simulations = Simulations({"z": ranks}, {"distance": ranks[:, 0]}, num_draws=9)
         >>> print(sbc(simulations).verdict().finding)
-        Ranks of 1 of 1 quantities in 40 simulations are not uniform. z[0]: draws too narrow,
+        ranks of 1 of 1 quantities in 40 simulations are not uniform. z[0]: draws too narrow,
         ECDF off by 0.30 (p = 1.7e-05).
     """
     labels, ranks = simulations.scalars()

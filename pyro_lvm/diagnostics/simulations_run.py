@@ -93,7 +93,7 @@ def simulation_based_calibration(
         ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5 / 2))
         >>> simulations = simulation_based_calibration(model, guide, torch.zeros(100), seed=0)
         >>> print(sbc(simulations).verdict().finding)
-        Ranks of 3 of 3 quantities in 1000 simulations are not uniform. z: draws too narrow,
+        ranks of 3 of 3 quantities in 1000 simulations are not uniform. z: draws too narrow,
         ECDF off by 0.17 (p < 1e-10).
     """
     check_count("num_simulations", num_simulations)

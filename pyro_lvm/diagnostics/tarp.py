@@ -12,7 +12,7 @@ from pyro_lvm.diagnostics.verdict import Status, Verdict
 
 __all__ = ["TARP", "tarp"]
 
-_CHECK = "joint coverage (TARP)"
+_CHECK = "TARP"
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class TARP:
         curves = self.curves
         figures = f"off by at most {curves.errors[0]:.2f} ({curves.p_text(0)})"
         if curves.status == Status.PASS:
-            found = f"Balls around random points hold the truth as often as they say, {figures}."
+            found = f"balls around random points hold the truth as often as they say, {figures}."
             return Verdict(_CHECK, Status.PASS, found)
-        found = f"Balls around random points do not hold the truth as often as they say, {figures}."
+        found = f"balls around random points do not hold the truth as often as they say, {figures}."
         advice = (
             "The draws of all latents together are not those of the posterior; plot_sbc tells "
             "which latent is off, or, if none is, give the guide dependence among latents "
