@@ -15,6 +15,7 @@ from pyro_lvm.guides.implicit import ImplicitGuide
 from pyro_lvm.guides.kernel_encoder import KernelEncoder
 from pyro_lvm.guides.kernel_posterior import KernelPosterior
 from pyro_lvm.guides.ladder import LadderNormal
+from pyro_lvm.guides.normal_weights import NormalWeights
 from pyro_lvm.guides.semi_amortized import SemiAmortized
 from pyro_lvm.guides.semi_implicit import SemiImplicitGuide
 from pyro_lvm.guides.semi_implicit_weights import SemiImplicitWeights
@@ -38,6 +39,7 @@ __all__ = [
     "KernelEncoder",
     "KernelPosterior",
     "LadderNormal",
+    "NormalWeights",
     "SemiAmortized",
     "SemiImplicitGuide",
     "SemiImplicitWeights",

@@ -25,6 +25,7 @@ from pyro_lvm.guides import (
     ImplicitGuide,
     KernelPosterior,
     LadderNormal,
+    NormalWeights,
     SemiAmortized,
     SemiImplicitGuide,
     SemiImplicitWeights,
@@ -44,6 +45,7 @@ OF_OTHER_DATA = {
     GibbsConditionals,
     GibbsGuide,
     KernelPosterior,
+    NormalWeights,
     SemiImplicitWeights,
     SpikeGuide,
 }

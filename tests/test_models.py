@@ -32,6 +32,7 @@ from pyro_lvm.models import (
     BayesianConvNet,
     BayesianLinearRegression,
     BayesianLogisticRegression,
+    BayesianMLP,
     FactorAnalysis,
     GaussianMixture,
     HiddenMarkov,
@@ -53,6 +54,8 @@ MODELS = discover("pyro_lvm.models")
 # rows to draw or to permute without x. tests/test_regression.py and tests/test_kernel_prior.py
 # hold them to exact answers.
 REGRESSIONS = {BayesianConvNet, BayesianLinearRegression, BayesianLogisticRegression}
+# Networks, of rows and of sequences: tests/test_bayesian_networks.py.
+REGRESSIONS |= {BayesianMLP}
 # Called with covariates too, though its latents are of one datum: tests/test_identifiable.py.
 REGRESSIONS |= {IdentifiableVAE}
 # Without labels nothing reaches the network that predicts them: tests/test_supervised.py.

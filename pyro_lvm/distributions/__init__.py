@@ -16,6 +16,7 @@ from pyro_lvm.distributions.likelihoods import (
     PoissonLikelihood,
 )
 from pyro_lvm.distributions.linear_gaussian_chain import LinearGaussianChain
+from pyro_lvm.distributions.log_uniform_scale import LogUniformScale
 from pyro_lvm.distributions.low_rank_normal import LowRankNormal
 from pyro_lvm.distributions.mixed import Columns, MixedLikelihood
 from pyro_lvm.distributions.mixture_prior import MixturePrior
@@ -46,6 +47,7 @@ __all__ = [
     "Implicit",
     "Likelihood",
     "LinearGaussianChain",
+    "LogUniformScale",
     "LowRankNormal",
     "MixedLikelihood",
     "MixturePrior",
