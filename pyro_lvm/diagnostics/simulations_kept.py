@@ -38,9 +38,8 @@ class KeptSimulations:
         content = read(self.path, _KIND) if self.path and self.path.exists() else {}
         self.parts = [Simulations(**content["simulations"])] if content else []
         self.num_sets = content.get("num_sets", 0)
-        self.seed = content.get("seed", seed)
-        if self.seed is None:
-            self.seed = int(torch.randint(2**31, ()))
+        wanted = content.get("seed", seed)
+        self.seed = int(torch.randint(2**31, ())) if wanted is None else int(wanted)
         if seed not in (None, self.seed):
             raise self._foreign(f"seed {self.seed}, not {seed}")
         self._written = monotonic()
