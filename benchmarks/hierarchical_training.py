@@ -164,8 +164,8 @@ def table(outcomes: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
             _with_error([run["NLL"] for run in runs]),
             f"{mean(run['-ELBO'] for run in runs):.2f}",
             f"{mean(run['k-hat > 0.7'] for run in runs):.2f}",
-            _by_layer(runs, "kl_", ".2f"),
-            ", ".join(f"{value:.3f}" for value in least),
+            _by_layer(runs, "kl_", "z.2f"),
+            ", ".join(f"{value:z.3f}" for value in least),
             _by_layer(runs, "active_units_", ".1f"),
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
