@@ -1,5 +1,6 @@
 """The report: what its checks say of right and wrong guides, and that nothing spoils the page."""
 
+from functools import partial
 from html.parser import HTMLParser
 from math import log
 from pathlib import Path
@@ -14,8 +15,10 @@ from pandas import DataFrame
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_lvm import diagnostics
 from pyro_lvm.diagnostics import (
     AIS,
+    DEFAULT_CHECKS,
     Case,
     DoesNotApply,
     Finding,
@@ -35,7 +38,8 @@ from pyro_lvm.objectives import AVB, DSIVI, ELBO, IWAE
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-ALL = ["weights", "gap", "chains", "collapse", "discriminator", "mixing"]
+APPLY = ("weights", "gap", "chains", "sbc", "coverage", "tarp", "collapse")
+"""Of the default checks, to a guide with a density and latents of each datum."""
 
 
 class Normals(PyroModule):
@@ -71,29 +75,30 @@ def statuses(found: Report) -> dict[str, str]:
 
 def test_the_exact_posterior_passes(x: Tensor) -> None:
     found = report(model, Normals(), x, objective=IWAE(5))
-    passed = dict.fromkeys(ALL[:4], "pass")
+    passed = dict.fromkeys(APPLY, "pass")
     assert statuses(found) == passed | {"discriminator": "skip", "mixing": "skip"}
+    assert tuple(found.findings) == DEFAULT_CHECKS
     assert not any(verdict.advice for verdict in found.verdicts)
     numbers = found.summary()
     assert numbers["weights.khat_max"] == 0
     assert abs(numbers["gap.gap"]) < 1e-9
     assert numbers["chains.acceptance_min"] == 1
-    assert "Nothing speaks against it: all 4 checks that apply passed." in found.to_html()
+    assert "Nothing speaks against it: all 7 checks that apply passed." in found.to_html()
 
 
 @pytest.mark.parametrize(
-    ("guide", "warned"),
+    ("guide", "told"),
     [
-        (Normals(0.2), {"weights": "fail", "gap": "warn", "chains": "fail"}),
-        (Normals(shift=1.5), {"weights": "fail", "gap": "warn", "chains": "fail"}),
-        (Normals(1.0), {"weights": "pass", "gap": "warn", "chains": "pass"}),
+        (Normals(0.2), "fail warn fail fail fail fail"),
+        (Normals(shift=1.5), "fail warn fail fail fail fail"),
+        (Normals(1.0), "pass warn pass fail fail fail"),
     ],
     ids=["narrow", "biased", "wide"],
 )
-def test_wrong_guides_are_told(x: Tensor, guide: Normals, warned: dict[str, str]) -> None:
+def test_wrong_guides_are_told(x: Tensor, guide: Normals, told: str) -> None:
     """A wide guide has bounded weights: all is well once its draws are weighted."""
-    found = report(model, guide, x, checks=["weights", "gap", "chains"])
-    assert statuses(found) == warned
+    found = report(model, guide, x, checks=APPLY[:-1])
+    assert statuses(found) == dict(zip(APPLY, told.split(), strict=False))
     for verdict in found.verdicts:
         assert bool(verdict.advice) == (verdict.status != Status.PASS), str(verdict)
 
@@ -131,7 +136,10 @@ def test_an_estimate_above_the_evidence_fails(x: Tensor, monkeypatch: pytest.Mon
         with pyro.plate("data", len(x)):
             pyro.sample("z", Implicit(draw, event_dim=1, shape=x.shape))
 
-    found = report(model, implicit, x[:5], objective=AVB(Flattering()), num_samples=400)
+    checks = ["weights", "gap", "chains", "discriminator"]
+    found = report(
+        model, implicit, x[:5], objective=AVB(Flattering()), num_samples=400, checks=checks
+    )
     assert statuses(found)["gap"] == "fail"
     assert statuses(found)["chains"] == "skip"
     assert statuses(found)["discriminator"] == "fail"
@@ -177,10 +185,28 @@ def test_chains_of_one_joint_posterior(x: Tensor) -> None:
     quality = chain_quality(container)
     assert quality.acceptance.shape == ()
     assert quality.log_weight.shape == (4, 100)
+    assert quality.rhat.shape == quality.ess.shape == (1,)
     assert quality.summary()["acceptance_mean"] == pytest.approx(1.0)
-    found = report(shared, of_all, x[:, 0])
-    assert statuses(found)["collapse"] == "skip"
-    assert statuses(found)["weights"] == "pass"
+    found = report(shared, of_all, x[:, 0], checks=["weights", "collapse"])
+    assert statuses(found) == {"weights": "pass", "collapse": "skip"}
+
+
+def test_chains_are_looked_at_from_slow_to_fast(x: Tensor) -> None:
+    """One datum in four has a guide that its chains cannot correct."""
+
+    def guide(x: Tensor) -> None:
+        spread = torch.where(torch.arange(len(x)) % 4 == 0, 0.1, 0.7)[:, None]
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, spread).to_event(1))
+
+    with pytest.warns(UserWarning, match="k-hat"):
+        container = to_inference_data(model, guide, x, correct="mh", num_samples=400)
+    quality = chain_quality(container, max_data=10)
+    assert quality.acceptance.shape == (20,)
+    assert quality.rhat.shape == quality.ess.shape == (10,)
+    assert (quality.rhat[:2] > 1.1).all(), "5 of 20 are slow, so 2 or 3 of the 10 looked at"
+    assert quality.stuck == (quality.rhat > 1.1).mean() < 0.5
+    assert quality.verdict().status == Status.FAIL
 
 
 def test_thresholds() -> None:
@@ -189,6 +215,22 @@ def test_thresholds() -> None:
     assert max_khat(5) == 0.0, "so few draws bear nothing"
     assert total_variation(-0.1) == 0
     assert total_variation(100.0) == 1
+
+
+@pytest.mark.parametrize("check", ["amortization"])
+def test_dear_checks_are_there_by_name(
+    x: Tensor, check: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With little work for each: what they find is tested elsewhere."""
+    work = {"amortization": ("amortization_gap", {"num_steps": 50})}
+    name, less = work[check]
+    module = f"pyro_lvm.diagnostics.check_{check}"
+    monkeypatch.setattr(f"{module}.{name}", partial(getattr(diagnostics, name), **less))
+    (finding,) = report(model, Normals(0.5), x[:4], checks=[check]).findings.values()
+    assert finding.verdict.status != Status.ERROR, finding.verdict
+    assert finding.numbers
+    assert len(finding.figures) == 1
+    assert check not in DEFAULT_CHECKS
 
 
 # What checks may do.
@@ -299,9 +341,9 @@ def test_every_text_is_escaped(x: Tensor) -> None:
 
 
 def test_the_page_needs_nothing_else(x: Tensor) -> None:
-    page = Page(report(model, Normals(0.4), x, objective=ELBO(2)).to_html())
+    page = Page(report(model, Normals(0.4), x, objective=ELBO(2), num_samples=400).to_html())
     images = page.of("img")
-    assert len(images) == 4
+    assert len(images) == len(APPLY)
     assert all(str(image["src"]).startswith("data:image/png;base64,") for image in images)
     assert all(image["alt"] and image["width"] for image in images)
     targets = {attrs["id"] for attrs in page.of("section")}

@@ -11,7 +11,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pyro_lvm.diagnostics.thresholds import BAD_RHAT, MAX_RHAT, MIN_ACCEPTANCE, MIN_ESS_PER_CHAIN
+from pyro_lvm.diagnostics.thresholds import (
+    BAD_RHAT,
+    MANY_DATA,
+    MAX_RHAT,
+    MAX_SHARE_OF_DATA,
+    MIN_ACCEPTANCE,
+    MIN_ESS_PER_CHAIN,
+)
 from pyro_lvm.diagnostics.verdict import Status, Verdict
 
 if TYPE_CHECKING:
@@ -19,7 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ChainQuality", "chain_quality", "plot_chains"]
 
-_LONGER = "Draw longer chains: to_inference_data(correct='mh', num_samples=20_000)."
+_LOOKED_AT = "looked_at"
+_LONGER = (
+    "Draw longer chains (to_inference_data(correct='mh', num_samples=20_000)), and leave the data "
+    "out whose R-hat stays above 1.01."
+)
 _DO_NOT_USE = (
     "Do not use the corrected draws: train a wider guide (IWAE(50, gradient='dreg'), "
     "ReweightedWakeSleep, MHAcceptance), or run pyro.infer.NUTS."
@@ -32,53 +43,67 @@ class ChainQuality:
 
     Attributes:
         acceptance: ``(*batch,)``, share of proposals accepted.
-        rhat: largest R-hat of any latent of the data that were looked at.
-        ess: least bulk effective sample size of these, in draws of all chains.
-        log_weight: ``(chains, draws)`` nats, the chains of the datum with the least acceptance.
-        num_data: how many data ``rhat`` and ``ess`` are of: those with the least acceptance.
+        rhat: ``(num_data,)``, largest R-hat of the latents of each datum looked at: those at even
+            steps in the order of their acceptance, the slowest first.
+        ess: ``(num_data,)``, least bulk effective sample size of these, in draws of all chains.
+        log_weight: ``(chains, draws)`` nats, the chains of the slowest datum.
     """
 
     acceptance: NDArray[Any]
-    rhat: float
-    ess: float
+    rhat: NDArray[Any]
+    ess: NDArray[Any]
     log_weight: NDArray[Any]
-    num_data: int
 
     @property
-    def num_draws(self) -> int:
-        """In all chains of a datum."""
-        return self.log_weight.size
+    def min_ess(self) -> int:
+        """What R-hat and quantiles need, of all chains together."""
+        return MIN_ESS_PER_CHAIN * len(self.log_weight)
+
+    @property
+    def slow(self) -> float:
+        """Share of data whose chains are too short: R-hat above 1.01, or too few effective."""
+        return float(((self.rhat > MAX_RHAT) | (self.ess < self.min_ess)).mean())
+
+    @property
+    def stuck(self) -> float:
+        """Share of data whose chains do not mix: R-hat above 1.1, or hardly a proposal accepted."""
+        apart = float((self.rhat > BAD_RHAT).mean())
+        return max(apart, float((self.acceptance < MIN_ACCEPTANCE).mean()))
 
     def summary(self) -> dict[str, float]:
         """Numbers for the record, by name."""
         return {
             "acceptance_mean": float(self.acceptance.mean()),
             "acceptance_min": float(self.acceptance.min()),
-            "rhat_max": self.rhat,
-            "ess_bulk_min": self.ess,
+            "rhat_max": float(self.rhat.max()),
+            "ess_bulk_min": float(self.ess.min()),
+            "chains_slow": self.slow,
+            "chains_stuck": self.stuck,
         }
 
     def verdict(self) -> Verdict:
         """Whether the corrected draws can be used."""
-        least = float(self.acceptance.min())
+        told = self.summary()
         finding = (
-            f"{100 * self.acceptance.mean():.3g} % of proposals are accepted (at worst "
-            f"{100 * least:.2g} % of a datum's); of the {self.num_data} slowest data R-hat is at "
-            f"most {self.rhat:.3f}, ESS at least {self.ess:.0f} of {self.num_draws}."
+            f"{100 * told['acceptance_mean']:.2g} % of proposals are accepted (at worst "
+            f"{100 * told['acceptance_min']:.2g} % of a datum's). R-hat is above {MAX_RHAT} or "
+            f"ESS below {self.min_ess} for {100 * self.slow:.3g} % of {len(self.rhat)} data looked "
+            f"at (at worst {told['rhat_max']:.2f}, and {told['ess_bulk_min']:.0f} of "
+            f"{self.log_weight.size} draws)."
         )
-        if least < MIN_ACCEPTANCE or self.rhat > BAD_RHAT:
+        if self.stuck > MANY_DATA:
             return Verdict("chains", Status.FAIL, finding, _DO_NOT_USE)
-        if self.rhat > MAX_RHAT or self.ess < MIN_ESS_PER_CHAIN * len(self.log_weight):
+        if self.stuck or self.slow > MAX_SHARE_OF_DATA:
             return Verdict("chains", Status.WARN, finding, _LONGER)
         return Verdict("chains", Status.PASS, finding)
 
 
-def chain_quality(container: Any, max_data: int = 20) -> ChainQuality:
+def chain_quality(container: Any, max_data: int = 40) -> ChainQuality:
     """Acceptance, R-hat and effective sample size of corrected draws.
 
     Args:
         container: what ``to_inference_data(correct="mh")`` returned.
-        max_data: R-hat and ESS are computed for so many data, those with the least acceptance.
+        max_data: R-hat and ESS are computed for so many data, the slowest among them.
 
     Example:
         >>> import pyro, torch, pyro.distributions as dist
@@ -92,40 +117,44 @@ def chain_quality(container: Any, max_data: int = 20) -> ChainQuality:
         ...         pyro.sample("z", dist.Normal(x / 2, 0.8))
         >>> container = to_inference_data(model, guide, torch.ones(3), correct="mh", seed=0)
         >>> quality = chain_quality(container)
-        >>> quality.rhat < 1.02, quality.acceptance.shape
-        (True, (3,))
+        >>> quality.rhat.max() < 1.02, quality.acceptance.shape
+        (np.True_, (3,))
     """
     of_chains: Any = import_module("arviz")  # loads plotting libraries, and has no types
     stats = container["sample_stats"]
     acceptance = stats["acceptance_rate"].mean(("chain", "draw"))
-    slowest = _slowest(acceptance, max_data)
-    posterior = xr.Dataset(container["posterior"].data_vars).isel(slowest)
-    first = {dim: index[0] for dim, index in slowest.items()}
+    places = _spread(acceptance, max_data)
+    posterior = xr.Dataset(container["posterior"].data_vars).isel(places)
+    slowest = {dim: index[0] for dim, index in places.items()}
     return ChainQuality(
         acceptance.to_numpy(),
-        _extreme(of_chains.rhat(posterior), np.nanmax, 1.0),
-        _extreme(of_chains.ess(posterior), np.nanmin, inf),
-        stats["log_weight"].isel(first).to_numpy(),
-        min(max_data, acceptance.size),
+        _extreme(of_chains.rhat(posterior), np.fmax, 1.0),
+        _extreme(of_chains.ess(posterior), np.fmin, inf),
+        stats["log_weight"].isel(slowest).to_numpy(),
     )
 
 
-def _slowest(acceptance: xr.DataArray, count: int) -> dict[Any, xr.DataArray]:
-    """Where the least of ``acceptance`` are, by dim."""
+def _spread(acceptance: xr.DataArray, count: int) -> dict[Any, xr.DataArray]:
+    """Where to look, by dim: at even steps in the order of ``acceptance``."""
     if not acceptance.dims:
         return {}
-    order = np.argsort(acceptance.to_numpy(), axis=None)[:count]
+    steps = np.linspace(0, acceptance.size - 1, min(count, acceptance.size)).round().astype(int)
+    order = np.argsort(acceptance.to_numpy(), axis=None)[steps]
     places = np.unravel_index(order, acceptance.shape)
     return {
-        dim: xr.DataArray(index, dims="slowest")
+        dim: xr.DataArray(index, dims=_LOOKED_AT)
         for dim, index in zip(acceptance.dims, places, strict=True)
     }
 
 
-def _extreme(values: Any, of: Any, otherwise: float) -> float:
-    """Over all variables; NaN of a variable that never changes is passed over."""
-    every = np.concatenate([np.ravel(array.to_numpy()) for array in values.data_vars.values()])
-    return float(of(every)) if np.isfinite(every).any() else otherwise
+def _extreme(values: Any, of: np.ufunc, start: float) -> NDArray[Any]:  # (num_data,)
+    """Over all latents of each datum; NaN, of one that never changes, is passed over."""
+    worst = np.array([start])
+    for array in values.data_vars.values():
+        last = array.transpose(..., _LOOKED_AT, missing_dims="ignore").to_numpy()
+        flat = last.reshape(-1, last.shape[-1]) if _LOOKED_AT in array.dims else last.reshape(-1, 1)
+        worst = of(worst, of.reduce(flat, axis=0))
+    return worst
 
 
 def plot_chains(quality: ChainQuality) -> Figure:

@@ -125,7 +125,7 @@ def plot_gap(found: EvidenceGap) -> Figure:
 
 
 def _table(case: Case, found: EvidenceGap) -> DataFrame:
-    import pandas as pd  # type: ignore[import-untyped]
+    import pandas as pd
 
     rows = {"ELBO": found.elbo, "log p(x)": found.evidence.value}
     if case.bound is not None:

@@ -40,7 +40,7 @@ def weights(case: Case) -> Finding:
 
 def _worst(found: LogEvidence) -> DataFrame | None:
     """The data with the largest k-hat, where there are several."""
-    import pandas as pd  # type: ignore[import-untyped]
+    import pandas as pd
 
     khat = found.khat.flatten().nan_to_num(nan=torch.inf)
     if len(khat) < 2:

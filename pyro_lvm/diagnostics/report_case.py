@@ -11,6 +11,8 @@ from torch import Tensor
 
 from pyro_lvm.diagnostics.ais import AIS
 from pyro_lvm.diagnostics.evidence import LogEvidence, log_evidence
+from pyro_lvm.diagnostics.simulations import Simulations
+from pyro_lvm.diagnostics.simulations_run import simulation_based_calibration
 from pyro_lvm.diagnostics.verdict import Verdict
 from pyro_lvm.objective import Objective
 from pyro_lvm.training.rng import seeded
@@ -84,6 +86,13 @@ class Case:
     def _evidence(self, **how: Any) -> LogEvidence:
         with seeded(self.seed, "evidence"):
             return log_evidence(self.model, self.guide, *self.args, **how, **self.kwargs)
+
+    @cached_property
+    def simulations(self) -> Simulations:
+        """Where latents that made simulated data rank among the guide's draws."""
+        return simulation_based_calibration(
+            self.model, self.guide, *self.args, seed=self.seed, **self.kwargs
+        )
 
     @cached_property
     def bound(self) -> Tensor | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pyro_lvm.diagnostics.check_amortization import amortization
+from pyro_lvm.diagnostics.check_calibration import coverage, sbc, tarp
 from pyro_lvm.diagnostics.check_chains import chains
 from pyro_lvm.diagnostics.check_collapse import collapse
 from pyro_lvm.diagnostics.check_discriminator import discriminator
@@ -15,11 +17,12 @@ from pyro_lvm.errors import PyroLVMError, explain
 
 __all__ = ["CHECKS", "DEFAULT_CHECKS", "chosen"]
 
-CHECKS: Mapping[str, Check] = {
-    check.__name__: check for check in (weights, gap, chains, collapse, discriminator, mixing)
-}
+_CHEAP = (weights, gap, chains, sbc, coverage, tarp, collapse, discriminator, mixing)
+_DEAR = (amortization,)
 
-DEFAULT_CHECKS = ("weights", "gap", "chains", "collapse", "discriminator", "mixing")
+CHECKS: Mapping[str, Check] = {check.__name__: check for check in _CHEAP + _DEAR}
+
+DEFAULT_CHECKS = tuple(check.__name__ for check in _CHEAP)
 """Those that take seconds."""
 
 

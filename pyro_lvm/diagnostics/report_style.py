@@ -35,6 +35,7 @@ section > h2::first-letter { text-transform: uppercase; }
 section { margin: 2.25rem 0; padding-top: 1.5rem; border-top: 2px solid var(--ink); }
 .question { margin: 0 0 .75rem; color: var(--soft); font-style: italic; }
 .finding { margin: 0 0 .75rem; font-size: 1.05rem; }
+.finding::first-letter { text-transform: uppercase; }
 .advice { margin: 0 0 1rem; padding: .6rem .9rem; border-left: 4px solid var(--warn);
   background: #fdf8ee; }
 figure { margin: 1rem 0; }
