@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import partial
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
 import torch
-from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_lvm.errors import DataError, PlateError, explain
+from pyro_lvm.frozen import Frozen
 from pyro_lvm.latent_chains import LatentChains
 from pyro_lvm.layout import Layout
 from pyro_lvm.nn import check_choice, check_size
@@ -42,6 +42,8 @@ class AcceptanceObjective(Objective):
     """
 
     is_bound: ClassVar[bool] = False
+    is_linear: ClassVar[bool] = True
+    """The symmetric bound is; the other one refuses minibatches here."""
     takes: ClassVar[tuple[str, ...]] = ("reparam",)
 
     def __init__(
@@ -76,8 +78,18 @@ class AcceptanceObjective(Objective):
 
     def acceptance(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """An estimate of the acceptance rate itself, ``(*batch,)``, without gradient."""
-        log_weights = self.log_weights(model, guide, *args, **kwargs)
-        return log_ratio(log_weights).clamp(max=0.0).exp().mean(0)
+        particles = self.particles(model, guide, *args, **kwargs)
+        self.layout(particles)
+        return log_ratio(particles.log_weights).clamp(max=0.0).exp().mean(0)
+
+    @torch.no_grad()
+    def move(
+        self, model: Program, guide: Program, *args: Any, num_moves: int = 1, **kwargs: Any
+    ) -> None:
+        """Move the chains, given all data, between steps on minibatches that cannot move them."""
+        args, index = self._split(args)
+        for _ in range(num_moves):
+            self._move(super()._draw(model, guide, args, kwargs, index=index), index)
 
     def run(
         self,
@@ -92,7 +104,7 @@ class AcceptanceObjective(Objective):
         """States of the chains, then proposals: ``(2 K, *batch)``."""
         drawn = partial(
             _drawn,
-            _Fixed(model)(model),
+            Frozen(model)(model),
             args=args,
             kwargs=kwargs,
             max_plate_nesting=max_plate_nesting,
@@ -100,6 +112,9 @@ class AcceptanceObjective(Objective):
         )
         states = self._states(drawn, guide, index)
         particles = self.paired(partial(drawn, **how), guide, states)
+        if self._is_estimate(particles):
+            return particles
+        self.layout(particles)
         if torch.is_grad_enabled():
             self._move(particles, index)
         return particles
@@ -121,7 +136,10 @@ class AcceptanceObjective(Objective):
         layout = cast(Layout, particles.layout)  # of particles that were drawn
         if layout.subsampled_inside:
             where = f"plate '{layout.subsampled_inside[0]}'"
-            hint = "Pass the full data, or train by ELBO and correct the draws afterwards."
+            hint = (
+                "Pass the full data; or take lower_bound='symmetric', and pass them to "
+                "objective.move(model, guide, ...), first and once an epoch."
+            )
             raise PlateError(explain(where, "all data, to accept moves", "a minibatch", hint))
         if len(layout.batch) != (self.num_data is not None):
             where, found = "num_data", f"num_data={self.num_data} and plates {list(layout.names)}"
@@ -161,6 +179,11 @@ class AcceptanceObjective(Objective):
                 self.chains.start(index, self.started(drawn, guide))
         return self.chains.at(index)
 
+    def _is_estimate(self, particles: Particles) -> bool:
+        """Whether log-weights are unbiased estimates, of which only the mean is worth anything."""
+        layout = cast(Layout, particles.layout)
+        return bool(layout.subsampled_inside) and self.lower_bound == "symmetric"
+
     @torch.no_grad()
     def _move(self, particles: Particles, index: Tensor | None) -> None:
         """Each chain to its proposal, or not."""
@@ -184,25 +207,3 @@ def _in_range(index: Tensor, num_data: int) -> Tensor:
         expected, found = f"rows 0 to {num_data - 1}", f"{int(index[beyond][0])}"
         raise DataError(explain("index", expected, found, "Pass num_data, the rows in all."))
     return index
-
-
-class _Fixed(Messenger):
-    """Runs a program whose parameters, those of a module or stated, have no gradient."""
-
-    def __init__(self, program: Program) -> None:
-        super().__init__()
-        self.parameters = [*program.parameters()] if isinstance(program, nn.Module) else []
-
-    def __enter__(self) -> Self:
-        self._trained = [p for p in self.parameters if p.requires_grad]
-        for parameter in self._trained:
-            parameter.requires_grad_(False)
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        for parameter in self._trained:
-            parameter.requires_grad_(True)
-        super().__exit__(*error)
-
-    def _pyro_post_param(self, msg: dict[str, Any]) -> None:
-        msg["value"] = msg["value"].detach()

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from math import log
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from pyro_lvm import fit
 from pyro_lvm.errors import CheckpointError, DataError, PlateError, ProgramError
-from pyro_lvm.objectives import MHAcceptance
+from pyro_lvm.mcmc import RandomWalk
+from pyro_lvm.objectives import MarkovAcceptance, MHAcceptance
 from pyro_lvm.oracles import LinearGaussian
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -250,3 +252,61 @@ def test_a_site_without_rsample_is_refused() -> None:
 
     with pytest.raises(ProgramError, match="site 'z': expected a reparameterised distribution"):
         MHAcceptance(4).differentiable_loss(model, guide)
+
+
+# Minibatches of all data.
+
+
+class Regression(PyroModule):
+    """One coefficient for all data, in a plate that may be subsampled."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        super().__init__()
+        self.x, self.y = x, y
+
+    def forward(self, rows: Tensor) -> None:
+        slope = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(self.x), subsample=rows):
+            pyro.sample("y", dist.Normal(slope * self.x[rows], 1.0), obs=self.y[rows])
+
+
+class Coefficient(Proposal):
+    def forward(self, rows: Tensor) -> None:
+        super().forward()
+
+
+@pytest.mark.parametrize("markov", [False, True])
+def test_minibatches_have_the_mean_of_all_data(markov: bool) -> None:
+    x = torch.randn(12)
+    model, every = Regression(x, 0.4 * x + torch.randn(12)), torch.arange(12)
+    guide: Any = Coefficient()
+    kind: Any = MarkovAcceptance if markov else MHAcceptance
+    objective = kind(50, lower_bound="symmetric")
+    if markov:
+        guide = RandomWalk(guide, 0.3)
+    objective.move(model, guide, every, num_moves=20)
+    states = objective.chains.values["z"].clone()
+
+    def step(rows: Tensor) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(1)
+        loss = objective.differentiable_loss(model, guide, rows)
+        return loss, torch.autograd.grad(loss, guide.log_scale)[0]
+
+    batches = [step(rows) for rows in torch.randperm(12).split(3)]
+    assert torch.equal(objective.chains.values["z"], states), "not moved by minibatches"
+    whole = step(every)
+    for part, exact in zip(zip(*batches, strict=True), whole, strict=True):
+        torch.testing.assert_close(torch.stack(part).mean(0), exact)
+    assert not torch.equal(objective.chains.values["z"], states)
+
+
+def test_minibatches_neither_accept_nor_clamp() -> None:
+    x = torch.randn(12)
+    model, guide, every = Regression(x, x), Coefficient(), torch.arange(12)
+    for lower_bound, match in (("jensen", "symmetric"), ("symmetric", "objective.move")):
+        objective = MHAcceptance(4, lower_bound=lower_bound)
+        with pytest.raises(PlateError, match=f"(?s)to accept moves, got a minibatch.*{match}"):
+            objective.differentiable_loss(model, guide, every[:3])
+    objective.move(model, guide, every)
+    with pytest.raises(PlateError, match="to accept moves"):
+        objective.acceptance(model, guide, every[:3])

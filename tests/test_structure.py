@@ -29,6 +29,7 @@ LAYERS = (
     "parameters",
     "recomputation",
     "tracing",
+    "frozen",
     "shared_plates",
     "enumeration",
     "mixing",

@@ -38,6 +38,12 @@ class MHAcceptance(AcceptanceObjective):
     by ``fit``, whose batches ``(x, index)`` they take as ``forward(self, x, index=None)``.
     Evaluation without an index starts chains anew.
 
+    For latents of all data, "symmetric" is doubly stochastic: it is linear in log p(x, z), so that a
+    minibatch in a subsampled plate gives an unbiased estimate of it and of its gradient. To accept
+    takes all data: ``objective.move(model, guide, x)`` moves the chains, first and then once an
+    epoch, say; steps on minibatches leave them where they are. "jensen" is not linear, and
+    refuses minibatches.
+
     References:
         Neklyudov, Egorov, Shvechikov, Vetrov (2018), *Metropolis-Hastings view on variational
         inference and adversarial training*, arXiv:1810.07151v1, sections 3 and 4.
