@@ -2,6 +2,7 @@
 
 import pickle
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -24,6 +25,7 @@ from pyro.infer import SVI
 from torch import Tensor, nn
 
 from pyro_lvm import fit
+from pyro_lvm.cli.main import main
 from pyro_lvm.distributions import Implicit
 from pyro_lvm.errors import DensityError, PlateError, ProgramError
 from pyro_lvm.guides import AmortizedNormal, ImplicitGuide
@@ -397,3 +399,13 @@ def test_a_latent_of_all_data() -> None:
 def test_bad_arguments(options: dict[str, Any], texts: tuple[str, str, str, str]) -> None:
     with explained(ProgramError, *texts):
         ALI(Quadratic(), **options)
+
+
+def test_from_the_command_line(tmp_path: Path) -> None:
+    """A cell as any other: real data, a Gaussian likelihood, the discriminator of default size."""
+    short = ["--train.steps", "2", "--train.batch_size", "20", "--evaluation.num_samples", "10"]
+    short += ["--evaluation.max_data", "5", "--evaluation.posterior_data", "3"]
+    programs = ["--model.options.likelihood", "gaussian", "--data.name", "concrete"]
+    chosen = ["--objective.name", "ALI", "--objective.options.divergence", "kl"]
+    assert main(["fit", "--out", str(tmp_path), *short, *programs, *chosen]) == 0
+    assert "ALI" in (tmp_path / "table.md").read_text()
