@@ -11,6 +11,8 @@ from pyro_lvm.diagnostics.chunks import Plated
 
 __all__ = ["by_simulation", "distances", "ranks"]
 
+_ROUNDING = 16  # in units of the last place
+
 
 def by_simulation(latents: Mapping[str, Plated], batch: Sequence[str]) -> dict[str, Tensor]:
     """Latents as ``(K, simulations, *event)``.
@@ -52,11 +54,16 @@ def _at(rows: Tensor, places: Tensor) -> Tensor:
 
 
 def ranks(values: Tensor) -> Tensor:  # (simulations, *event)
-    """How many draws ``values[1:]`` are below the truth ``values[0]``; ties at random."""
-    truth, draws = values[0], values[1:]
-    below, equal = (draws < truth).sum(0), (draws == truth).sum(0)
+    """How many draws ``values[1:]`` are below the truth ``values[0]``; ties at random.
+
+    Numbers that differ by rounding alone are tied, as are log-densities of equal discrete values.
+    """
+    truth, draws = values[0].double(), values[1:].double()
+    rounding = _ROUNDING * torch.finfo(values.dtype).eps if values.is_floating_point() else 0.0
+    gap, least = draws - truth, rounding * truth.abs()
+    below, tied = (gap < -least).sum(0), (gap.abs() <= least).sum(0)
     chance = torch.rand(below.shape, device=below.device, dtype=torch.float64)
-    return below + (chance * (equal + 1)).long()
+    return below + (chance * (tied + 1)).long()
 
 
 def distances(latents: Iterable[Tensor], reference: Iterable[Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from pyro.infer.autoguide import AutoGuide, AutoMessenger
 from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from pyro_lvm.diagnostics.chunks import Chunks, check_count
@@ -16,6 +17,7 @@ from pyro_lvm.diagnostics.simulations_data import Simulator
 from pyro_lvm.diagnostics.simulations_kept import KeptSimulations
 from pyro_lvm.diagnostics.simulations_scores import Quantity
 from pyro_lvm.dreams import Arguments
+from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.objectives import DSIVI, ELBO
 from pyro_lvm.training.rng import seeded
 
@@ -69,8 +71,9 @@ def simulation_based_calibration(
 
     Raises:
         ValueError: programs that do not fit each other, or a count below 1.
-        ProgramError: data that cannot be simulated: factors, ``obs_mask``, or a site whose data
-            are no argument of the programs.
+        ProgramError: a guide of one data set, such as Pyro's AutoGuides, that would have to be
+            fitted again; data that cannot be simulated: factors, ``obs_mask``, or a site whose
+            data are no argument of the programs.
         CheckpointError: a file of another model, guide, data or call.
 
     References:
@@ -97,6 +100,7 @@ def simulation_based_calibration(
         ECDF off by 0.17 (p < 1e-10).
     """
     check_count("num_simulations", num_simulations)
+    _check_amortized(guide)
     kept = KeptSimulations(path, seed)
     unknown = UnknownRatio()
     mixing = mixing_of(None, otherwise=DSIVI(num_mixing=0, num_prior_mixing=1))
@@ -106,6 +110,14 @@ def simulation_based_calibration(
     num_sets = ceil(num_simulations / simulator.num_simulations)
     _simulate(simulator, num_sets, kept)
     return kept.all().first(num_sets * simulator.num_simulations)
+
+
+def _check_amortized(guide: Program) -> None:
+    if isinstance(guide, AutoGuide | AutoMessenger):
+        expected = "a guide that reads the data, to give each simulation its posterior"
+        hint = "Use an amortized guide, such as AmortizedNormal, or look at pareto_khat."
+        found = f"{type(guide).__name__}, which was fitted to one data set"
+        raise ProgramError(explain("guide", expected, found, hint))
 
 
 def _simulate(simulator: Simulator, num_sets: int, kept: KeptSimulations) -> None:
