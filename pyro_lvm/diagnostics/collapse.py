@@ -21,7 +21,7 @@ __all__ = ["CollapseReport", "active_units", "collapse_report"]
 
 Program = Callable[..., Any]
 
-_NEGLIGIBLE = 0.01  # nats: a bound of what a site can tell of a datum
+_NEGLIGIBLE = 0.01  # nats; the KL bounds what a site can tell of a datum
 _ADVICE = (
     "Warm the KL up (beta=LinearWarmup(steps / 4)), give layers free_bits, batch_norm=True in "
     "ladders, or take the layer out."
@@ -31,6 +31,8 @@ _ADVICE = (
 @dataclass(frozen=True)
 class CollapseReport:
     r"""How much each latent site says of the data.
+
+    Sites are in the order of their names: layers of a hierarchy from the data up.
 
     Attributes:
         kl: by site, scalar nats per datum: mean of log q - log p of the site given those that
