@@ -247,7 +247,7 @@ def test_a_broken_check_loses_nothing(x: Tensor) -> None:
     assert statuses(found) == {"broken": "error", "idle": "skip", "collapse": "pass"}
     lines = str(found).splitlines()
     assert lines[0] == "[error] broken: could not be run: RuntimeError: no <b>memory</b>"
-    assert lines[1] == "[skip] idle: does not apply: there is nothing to look at."
+    assert lines[1] == "[skip] idle: there is nothing to look at."
     assert "no &lt;b&gt;memory" in found.to_html()
 
 

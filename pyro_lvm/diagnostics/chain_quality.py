@@ -19,7 +19,7 @@ from pyro_lvm.diagnostics.thresholds import (
     MIN_ACCEPTANCE,
     MIN_ESS_PER_CHAIN,
 )
-from pyro_lvm.diagnostics.verdict import Status, Verdict
+from pyro_lvm.diagnostics.verdict import Status, Verdict, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,9 +85,9 @@ class ChainQuality:
         """Whether the corrected draws can be used."""
         told = self.summary()
         finding = (
-            f"{100 * told['acceptance_mean']:.2g} % of proposals are accepted (at worst "
-            f"{100 * told['acceptance_min']:.2g} % of a datum's). R-hat is above {MAX_RHAT} or "
-            f"ESS below {self.min_ess} for {100 * self.slow:.3g} % of {len(self.rhat)} data looked "
+            f"{percent(told['acceptance_mean'])} of proposals are accepted (at worst "
+            f"{percent(told['acceptance_min'])} of a datum's). R-hat is above {MAX_RHAT} or "
+            f"ESS below {self.min_ess} for {percent(self.slow)} of {len(self.rhat)} data looked "
             f"at (at worst {told['rhat_max']:.2f}, and {told['ess_bulk_min']:.0f} of "
             f"{self.log_weight.size} draws)."
         )

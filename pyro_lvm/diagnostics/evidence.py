@@ -15,7 +15,7 @@ from pyro_lvm.diagnostics.chunks import Chunks
 from pyro_lvm.diagnostics.missing import NoRatio, mixing_of, ratio_of
 from pyro_lvm.diagnostics.running_weights import RunningWeights
 from pyro_lvm.diagnostics.thresholds import MANY_DATA, MAX_SHARE_OF_DATA, max_khat
-from pyro_lvm.diagnostics.verdict import Status, Verdict
+from pyro_lvm.diagnostics.verdict import Status, Verdict, percent
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import DSIVI, IWAE
@@ -103,8 +103,8 @@ class LogEvidence:
         share, limit = self.khat_share, max_khat(self.num_samples)
         told = self.summary()
         finding = (
-            f"k-hat is above {limit:.2g} for {100 * share:.3g} % of the data (at worst "
-            f"{told['khat_max']:.2f}); {100 * told['ess_share']:.2g} % of {self.num_samples} draws "
+            f"k-hat is above {limit:.2g} for {percent(share)} of the data (at worst "
+            f"{told['khat_max']:.2f}); {percent(told['ess_share'])} of {self.num_samples} draws "
             "are effective on average."
         )
         if share <= MAX_SHARE_OF_DATA:

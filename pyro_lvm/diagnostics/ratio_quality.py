@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from pyro_lvm.adversarial import AdversarialObjective
 from pyro_lvm.diagnostics.chunks import Chunks
 from pyro_lvm.diagnostics.thresholds import MAX_CALIBRATION_ERROR
-from pyro_lvm.diagnostics.verdict import Status, Verdict
+from pyro_lvm.diagnostics.verdict import Status, Verdict, percent
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import ELBO
@@ -23,7 +23,7 @@ from pyro_lvm.saturation import MAX_ACCURACY, MAX_LOGIT, accuracy
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["RatioQuality", "plot_calibration", "ratio_quality"]
+__all__ = ["RatioQuality", "plot_calibration", "quality_of_logits", "ratio_quality"]
 
 Program = Callable[..., Any]
 
@@ -95,10 +95,10 @@ class RatioQuality:
     def verdict(self) -> Verdict:
         """Whether its log-ratios can be trusted."""
         error, loss = self.calibration_error.item(), self.log_loss.mean().item()
-        right = 100 * self.accuracy.mean().item()
         finding = (
             f"log-loss {loss:.3f} nats (one that looks at nothing: {self.best_constant:.3f}), "
-            f"calibration error {error:.3f}, {right:.3g} % of draws told right."
+            f"calibration error {error:.3f}; {percent(self.accuracy.mean().item())} of draws are "
+            "told right."
         )
         if self.is_saturated:
             return Verdict("discriminator", Status.FAIL, f"saturated: {finding}", _SATURATED)
@@ -172,10 +172,10 @@ def ratio_quality(
         for drawn in chunks
     ]
     real, fake = (torch.cat(kind) for kind in zip(*logits, strict=True))
-    return _quality(real, fake, num_bins)
+    return quality_of_logits(real, fake, num_bins)
 
 
-def _quality(real: Tensor, fake: Tensor, num_bins: int) -> RatioQuality:
+def quality_of_logits(real: Tensor, fake: Tensor, num_bins: int) -> RatioQuality:
     probability = torch.cat([real, fake]).sigmoid().flatten()
     label = torch.cat([torch.ones_like(real), torch.zeros_like(fake)]).flatten()
     place = (probability * num_bins).long().clamp(max=num_bins - 1)

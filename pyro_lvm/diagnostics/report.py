@@ -148,7 +148,7 @@ def _run(name: str, check: Check, case: Case) -> Finding:
     try:
         return check(case)
     except (DoesNotApply, DensityError) as reason:
-        status, told = Status.SKIP, f"does not apply: {reason}"
+        status, told = Status.SKIP, str(reason)
     except Exception as error:  # one broken check must not lose the others
         status, told = Status.ERROR, f"could not be run: {type(error).__name__}: {error}"
     finding, _, hint = told.partition("\nTry: ")

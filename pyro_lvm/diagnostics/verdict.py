@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Status", "Verdict"]
+__all__ = ["Status", "Verdict", "percent"]
 
 
 class Status(StrEnum):
@@ -42,3 +42,14 @@ class Verdict:
 
     def __str__(self) -> str:
         return f"[{self.status}] {self.check}: {self.finding} {self.advice}".rstrip()
+
+
+def percent(share: float) -> str:
+    """A share as it stands in a finding.
+
+    Example:
+        >>> percent(1.0), percent(0.254), percent(0.005), percent(0.0)
+        ('100 %', '25 %', '0.5 %', '0 %')
+    """
+    points = 100 * share
+    return f"{points:.0f} %" if points >= 1 else f"{points:.2g} %"
