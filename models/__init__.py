@@ -2,6 +2,7 @@
 
 from pyro_lvm.models.auxiliary_vae import ADGM, SDGM
 from pyro_lvm.models.bayesian_conv_net import BayesianConvNet
+from pyro_lvm.models.bayesian_lstm import BayesianLSTM
 from pyro_lvm.models.bayesian_mlp import BayesianMLP
 from pyro_lvm.models.calcium import LinearCalcium, PhysiologicalCalcium, SaturatingCalcium
 from pyro_lvm.models.dendrite import DendriticCalcium
@@ -25,6 +26,7 @@ __all__ = [
     "VAE",
     "VAEAC",
     "BayesianConvNet",
+    "BayesianLSTM",
     "BayesianLinearRegression",
     "BayesianLogisticRegression",
     "BayesianMLP",

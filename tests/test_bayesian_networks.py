@@ -17,7 +17,7 @@ from torch.distributions import kl_divergence
 from pyro_lvm import sample_posterior
 from pyro_lvm.errors import DataError, PlateError, ProgramError
 from pyro_lvm.guides import NormalWeights, SemiImplicitWeights
-from pyro_lvm.models import BayesianLinearRegression, BayesianMLP
+from pyro_lvm.models import BayesianLinearRegression, BayesianLSTM, BayesianMLP
 from pyro_lvm.models.weight_priors import KINDS
 from pyro_lvm.objectives import ELBO, IWAE, SIVI
 
@@ -265,3 +265,63 @@ def test_wrong_data_are_explained(pairs: Any) -> None:
         model(pairs[0], pairs[1][:, None])
     with pytest.raises(DataError, match=r"x: expected shape \(batch, 3\)"):
         model(pairs[0][:, :2])
+
+
+# Recurrent networks.
+
+
+def as_draws(lstm: nn.LSTM, head: nn.Linear) -> dict[str, Tensor]:
+    """Weights of torch's cell, which adds two biases, as draws of the sites."""
+    first, second, *biases = (p.detach() for p in lstm.parameters())
+    w1 = torch.cat([first, second, sum(biases)[:, None]], 1)
+    w2 = torch.cat([head.weight, head.bias[:, None]], 1).detach()
+    return {"w1": w1.flatten(), "w2": w2.flatten()}
+
+
+def test_the_recurrent_network_is_that_of_torch() -> None:
+    lstm, head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 5)
+    model, x = BayesianLSTM(3, 4, 5), torch.randn(6, 8, 3)
+    expected = head(lstm(x)[0][:, -1]).log_softmax(-1)
+    found = model.outcome(x, as_draws(lstm, head)).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_group_variables_act_where_they_should() -> None:
+    """Against a loop over the steps that multiplies inputs, states and gates themselves."""
+    model, x = BayesianLSTM(3, 4, 5, groups=True), torch.randn(6, 8, 3)
+    draws = {name: torch.randn(size) for name, size in model.latent_features.items()}
+    w1, w2 = model.matrices(draws)["w1"], model.matrices(draws)["w2"]
+    state = cell = torch.zeros(6, 4)
+    for step in x.unbind(1):
+        seen = torch.cat([draws["inputs"] * step, draws["units"] * state], 1)
+        a = draws["gates"] * (seen @ w1[:, :-1].T) + w1[:, -1]
+        i, f, g, o = a.chunk(4, -1)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        state = o.sigmoid() * cell.tanh()
+    logits = (draws["units"] * state) @ w2[:, :-1].T + w2[:, -1]
+    found = model.outcome(x, draws).logits
+    torch.testing.assert_close(found, logits.log_softmax(-1), rtol=0, atol=1e-12)
+
+
+@every_prior
+def test_recurrent_particles_are_a_loop(prior: str) -> None:
+    model = BayesianLSTM(3, 4, groups=True, prior=prior)
+    x, y = torch.randn(6, 8, 3), torch.randn(6)
+    guide = NormalWeights(model.starts(), start_scale=0.3)
+    particles = ELBO(5).particles(model, guide, x, y)
+    for k, log_p in enumerate(particles.log_p):
+        one = {name: particles.values[name][k].flatten() for name in model.latent_features}
+        conditioned = pyro.poutine.condition(model, one)
+        alone = pyro.poutine.trace(conditioned).get_trace(x, y).log_prob_sum()
+        torch.testing.assert_close(log_p, alone, rtol=1e-9, atol=1e-9)
+
+
+def test_without_an_input_nothing_of_it_is_left() -> None:
+    model = BayesianLSTM(3, 4, 5, groups=True)
+    draws = model.starts() | {"inputs": torch.tensor([1.0, 0.0, 1.0])}
+    folded = model.folded(model.matrices(draws))
+    assert [bool(column.any()) for column in folded["w1"][:, :3].T] == [True, False, True]
+    x = torch.randn(6, 8, 3)
+    other = x.clone()
+    other[..., 1] = 9.0
+    assert torch.equal(model.outcome(x, draws).logits, model.outcome(other, draws).logits)

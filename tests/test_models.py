@@ -32,6 +32,7 @@ from pyro_lvm.models import (
     BayesianConvNet,
     BayesianLinearRegression,
     BayesianLogisticRegression,
+    BayesianLSTM,
     BayesianMLP,
     FactorAnalysis,
     GaussianMixture,
@@ -55,7 +56,7 @@ MODELS = discover("pyro_lvm.models")
 # hold them to exact answers.
 REGRESSIONS = {BayesianConvNet, BayesianLinearRegression, BayesianLogisticRegression}
 # Networks, of rows and of sequences: tests/test_bayesian_networks.py.
-REGRESSIONS |= {BayesianMLP}
+REGRESSIONS |= {BayesianLSTM, BayesianMLP}
 # Called with covariates too, though its latents are of one datum: tests/test_identifiable.py.
 REGRESSIONS |= {IdentifiableVAE}
 # Without labels nothing reaches the network that predicts them: tests/test_supervised.py.
