@@ -29,8 +29,9 @@ class Shape(StrEnum):
 
 
 _OF_LATENTS: Mapping[Shape, str] = {
-    Shape.NARROW: "Train the guide by an objective that covers the posterior (IWAE, "
-    "ReweightedWakeSleep), or give it a richer family (AmortizedFlow).",
+    Shape.NARROW: "It is too sure, or its mean is off, up for some data and down for others: train "
+    "it longer, by an objective that covers the posterior (IWAE, ReweightedWakeSleep), or give it "
+    "a richer family (AmortizedFlow).",
     Shape.WIDE: "Train the guide longer, by ELBO or IWAE with gradient='dreg', or give it a larger "
     "encoder.",
     Shape.HIGH: "Train the guide longer; compare how guide and model transform the data.",
@@ -79,7 +80,8 @@ class SBC:
         """What its ranks look like, by mean or variance, whichever is farther off.
 
         Too narrow draws leave the truth at the ends: ranks in the shape of a U; too wide ones
-        in that of a hump; shifted ones in that of a slope.
+        in that of a hump; shifted ones in that of a slope. A shift that changes sign from datum
+        to datum makes a U too.
         """
         places = (self.ranks[:, quantity].double() + 0.5) / (self.num_draws + 1)
         shift = (places.mean() - 1 / 2) * 12**0.5  # in standard deviations of one place,
