@@ -30,6 +30,11 @@ class Point(NamedTuple):
     start_slope: Tensor  # (M, *batch, D)
     joint_slope: Tensor  # (M, *batch, D)
 
+    @property
+    def log_ratio(self) -> Tensor:  # (M, *batch)
+        """By how much the log-density at the end exceeds that at the start, nats."""
+        return self.log_joint - self.log_start
+
     def tempered(self, beta: float) -> Tensor:  # (M, *batch)
         """Log-density of the target at ``beta``, nats, up to a constant."""
         return (1 - beta) * self.log_start + beta * self.log_joint

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyro_lvm.data import load
 from pyro_lvm.diagnostics import AIS, LogEvidence, log_evidence
-from pyro_lvm.diagnostics.ais import Chains
+from pyro_lvm.diagnostics.annealed_chains import Chains
 from pyro_lvm.distributions.implicit import Implicit
 from pyro_lvm.errors import DataError, DensityError, PlateError, ProgramError, PyroLVMError
 from pyro_lvm.guides import AmortizedNormal
@@ -368,7 +368,7 @@ def test_pilot_reaches_the_wanted_acceptance(
         rates.append(result[1].mean())
         return result
 
-    monkeypatch.setattr("pyro_lvm.diagnostics.ais.transition", spy)
+    monkeypatch.setattr("pyro_lvm.diagnostics.annealed_chains.transition", spy)
     log_evidence(oracle.model, None, x, num_samples=20, method=AIS(100, 5))
     assert 0.5 < torch.stack(rates[-99:]).mean() < 0.8
 

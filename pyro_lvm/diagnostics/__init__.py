@@ -3,6 +3,8 @@
 from pyro_lvm.diagnostics.ais import AIS
 from pyro_lvm.diagnostics.amortization import AmortizationGap, amortization_gap
 from pyro_lvm.diagnostics.amortization_figure import plot_amortization_gap
+from pyro_lvm.diagnostics.bidirectional import EvidenceSandwich, bidirectional
+from pyro_lvm.diagnostics.bidirectional_figure import plot_evidence_sandwich
 from pyro_lvm.diagnostics.bridge import to_inference_data
 from pyro_lvm.diagnostics.collapse import CollapseReport, active_units, collapse_report
 from pyro_lvm.diagnostics.collapse_figure import plot_collapse
@@ -27,6 +29,7 @@ from pyro_lvm.diagnostics.sbc import SBC, sbc
 from pyro_lvm.diagnostics.sbc_figure import plot_sbc
 from pyro_lvm.diagnostics.simulations import Simulations
 from pyro_lvm.diagnostics.simulations_run import simulation_based_calibration
+from pyro_lvm.diagnostics.smc import SMC
 from pyro_lvm.diagnostics.spike_calibration import (
     CountCoverage,
     Reliability,
@@ -54,15 +57,17 @@ __all__ = [
     "AIS",
     "CHECKS",
     "DEFAULT_CHECKS",
-    "Case",
     "SBC",
+    "SMC",
     "TARP",
     "AmortizationGap",
+    "Case",
     "CollapseReport",
     "CountCoverage",
-    "DoesNotApply",
-    "Finding",
     "Coverage",
+    "DoesNotApply",
+    "EvidenceSandwich",
+    "Finding",
     "GibbsSweeps",
     "Imputations",
     "LogEvidence",
@@ -77,6 +82,7 @@ __all__ = [
     "Verdict",
     "active_units",
     "amortization_gap",
+    "bidirectional",
     "brier_score",
     "collapse_report",
     "count_bias",
@@ -93,6 +99,7 @@ __all__ = [
     "plot_calibration",
     "plot_collapse",
     "plot_coverage",
+    "plot_evidence_sandwich",
     "plot_imputed_columns",
     "plot_intervals",
     "plot_khat",

@@ -7,31 +7,29 @@ for rising :math:`\beta`, a Hamiltonian Monte Carlo transition at each. Its weig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import ceil, exp, log
-from typing import Any
+from math import exp
+from typing import NamedTuple
 
-import pyro
-import torch
 from torch import Tensor
-from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from pyro_lvm.diagnostics.chunks import check_count
-from pyro_lvm.diagnostics.path import GeometricPath, portions
-from pyro_lvm.diagnostics.unconstrained import UnconstrainedModel
 from pyro_lvm.errors import PyroLVMError, explain
-from pyro_lvm.hmc import Point, transition
+from pyro_lvm.hmc import Point
 
-__all__ = ["AIS", "Chains"]
+__all__ = ["AIS", "Resampled"]
 
-Program = Callable[..., Any]
 
-_TARGET_ACCEPTANCE = 0.65  # best in many dims: Neal (2011), section 4.4
-_NUM_PILOT_CHAINS, _NUM_PILOT_STEPS = 4, 50
-_FIRST_STEP = 0.5  # in units of the spread of the start distribution
-_GAIN = 0.1  # of the log step size per unit of acceptance
-_MAX_ELEMENTS = 2**22  # values of all sites in one chunk; a gradient holds a few times as many
+class Resampled(NamedTuple):
+    """Chains that go on, with the weights ``(chains, *batch)`` they go on with.
+
+    ``log_mean``, broadcastable to ``(populations, *batch)``, is the log-weight that they leave
+    behind.
+    """
+
+    point: Point
+    log_weights: Tensor
+    log_mean: Tensor
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,15 @@ class AIS:
             hint = "Pass initial='prior'."
             raise PyroLVMError(explain("initial", "'prior' or 'guide'", repr(self.initial), hint))
 
+    @property
+    def population(self) -> int:
+        """How many chains make one weight."""
+        return 1
+
+    def resampled(self, point: Point, log_weights: Tensor) -> Resampled:
+        """What goes on between two temperatures: each chain by itself, as it is."""
+        return Resampled(point, log_weights, log_weights.new_zeros(()))
+
     def betas(self) -> list[float]:
         """The T + 1 inverse temperatures from 0 to 1, close together at both ends.
 
@@ -74,102 +81,3 @@ class AIS:
         count = self.num_temperatures
         raw = [1 / (1 + exp(4 - 8 * t / count)) for t in range(count + 1)]
         return [(value - raw[0]) / (raw[-1] - raw[0]) for value in raw]
-
-
-class Chains:
-    """Iterates over log-weights ``(m, *batch)`` of ``num_chains`` independent chains in all.
-
-    A pilot run, whose weights are thrown away, tunes a step size for each datum and
-    temperature; the chains themselves keep to these, so that their weights are unbiased.
-
-    Args:
-        options: how to anneal.
-        model: generative program, called as ``model(*args, **kwargs)``.
-        guide: its guide, or None where the chains start at the prior.
-        args: positional arguments of both.
-        kwargs: keyword arguments of both.
-        num_chains: chains of each datum.
-        chunk_size: chains at a time; by default as many as bound the memory.
-
-    Raises:
-        PyroLVMError: a count below 1, or no guide to start from.
-        ProgramError: a model that cannot be annealed; see
-            :class:`~pyro_lvm.diagnostics.unconstrained.UnconstrainedModel`.
-    """
-
-    def __init__(
-        self,
-        options: AIS,
-        model: Program,
-        guide: Program | None,
-        args: Any,
-        kwargs: Any,
-        num_chains: int,
-        chunk_size: int | None = None,
-    ) -> None:
-        from_guide = options.initial == "guide"
-        if from_guide and guide is None:
-            raise PyroLVMError(explain("guide", "a guide", "None", "Pass AIS(initial='prior')."))
-        self.options = options
-        self.num_chains = check_count("num_samples", num_chains)
-        unconstrained = UnconstrainedModel(model, args, kwargs, guide if from_guide else None)
-        self.scale = unconstrained.layout.scale
-        affordable = max(1, _MAX_ELEMENTS // unconstrained.elements)
-        wanted = affordable if chunk_size is None else chunk_size
-        self.chunk_size = check_count("chunk_size", wanted)
-        self._path = GeometricPath(unconstrained, self.chunk_size)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        counts = portions(self.num_chains, self.chunk_size)
-        pilot = _Pilot(self.options.betas()[1:-1])
-        total = len(pilot.betas) + (self.options.num_temperatures - 1) * len(counts)
-        with tqdm(total=total, disable=None, unit="move") as bar:
-            step_sizes = self._tune(pilot, bar)
-            for count in counts:
-                yield self._anneal(count, step_sizes, bar)
-
-    @torch.no_grad()
-    def _tune(self, pilot: _Pilot, bar: tqdm) -> list[Tensor]:
-        """A step size for each temperature, ``(*batch, 1)``."""
-        point = self._path(self._path.draw(min(_NUM_PILOT_CHAINS, self.chunk_size)))
-        log_step = torch.full_like(point.log_joint[0], log(_FIRST_STEP))
-        found = []
-        for beta in pilot.betas:
-            point, accepted = self._move(point, beta, log_step.exp()[..., None], bar)
-            log_step = log_step + _GAIN * (accepted.mean(0) - _TARGET_ACCEPTANCE)
-            found.append(log_step.exp()[..., None])
-        return pilot.last_of_each(found)
-
-    @torch.no_grad()
-    def _anneal(self, count: int, step_sizes: list[Tensor], bar: tqdm) -> Tensor:
-        """Log-weights ``(count, *batch)``."""
-        betas = self.options.betas()
-        point = self._path(self._path.draw(count))
-        log_weights = betas[1] * (point.log_joint - point.log_start)
-        for beta, later, step_size in zip(betas[1:-1], betas[2:], step_sizes, strict=True):
-            point, _ = self._move(point, beta, step_size, bar)
-            log_weights = log_weights + (later - beta) * (point.log_joint - point.log_start)
-        return log_weights
-
-    def _move(
-        self, point: Point, beta: float, step_size: Tensor, bar: tqdm
-    ) -> tuple[Point, Tensor]:
-        steps = step_size * self._path.spread
-        with pyro.validation_enabled(False):  # a step may run into a density that is none
-            moved, accepted = transition(self._path, point, beta, steps, self.options.num_leapfrog)
-        bar.update()
-        if not bar.disable:
-            bar.set_postfix(accepted=f"{float(accepted.mean()):.2f}")
-        return moved, accepted
-
-
-class _Pilot:
-    """Temperatures of the pilot run: a warm-up at the first, then each as often as it takes."""
-
-    def __init__(self, betas: list[float]) -> None:
-        self.repeats = ceil(_NUM_PILOT_STEPS / max(1, len(betas)))
-        self.betas = betas[:1] * _NUM_PILOT_STEPS + [b for b in betas for _ in range(self.repeats)]
-
-    def last_of_each(self, found: list[Tensor]) -> list[Tensor]:
-        """What was found at the last visit to each temperature."""
-        return found[_NUM_PILOT_STEPS:][self.repeats - 1 :: self.repeats]

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
 
-from pyro_lvm.diagnostics.chunks import SharedPlates, check_count
+from pyro_lvm.diagnostics.chunks import check_count
 from pyro_lvm.diagnostics.evidence import LogEvidence, log_evidence
 from pyro_lvm.diagnostics.local_guide import LocalGuide
 from pyro_lvm.diagnostics.thresholds import MAX_TOTAL_VARIATION, total_variation
 from pyro_lvm.diagnostics.verdict import Status, Verdict
 from pyro_lvm.objectives import ELBO
+from pyro_lvm.shared_plates import SharedPlates
 
 __all__ = ["AmortizationGap", "amortization_gap"]
 

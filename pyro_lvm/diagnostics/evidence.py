@@ -10,10 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_lvm.diagnostics.ais import AIS, Chains
+from pyro_lvm.diagnostics.ais import AIS
+from pyro_lvm.diagnostics.annealed_chains import Chains
 from pyro_lvm.diagnostics.chunks import Chunks
 from pyro_lvm.diagnostics.missing import NoRatio, mixing_of, ratio_of
 from pyro_lvm.diagnostics.running_weights import RunningWeights
+from pyro_lvm.diagnostics.smc import SMC
 from pyro_lvm.diagnostics.thresholds import MANY_DATA, MAX_SHARE_OF_DATA, max_khat
 from pyro_lvm.diagnostics.verdict import Status, Verdict, percent
 from pyro_lvm.errors import PyroLVMError, explain
@@ -31,7 +33,10 @@ _ADVICE = {
     "ReweightedWakeSleep, AmortizedFlow or AuxiliaryNormal. "
     "to_inference_data(correct='mh') tells what its draws are worth.",
     "ais": "The chains do not follow the path to the posterior: raise AIS(num_temperatures=...).",
+    "smc": "The particles do not follow the path to the posterior: raise num_temperatures or "
+    "num_particles of SMC.",
 }
+_ANNEALED = {"ais": AIS(), "smc": SMC()}
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,8 @@ class LogEvidence:
         mean_log_weight: ``(*batch,)`` nats, the ELBO where the weights are of a guide's draws.
         mean_log_weight_error: ``(*batch,)`` nats, its standard error; NaN for one draw.
         scale: N/B of a subsampled plate, broadcastable to ``(*batch,)``.
-        num_samples: draws per datum, for AIS chains.
-        method: "iwae" or "ais".
+        num_samples: draws per datum, for AIS chains, for SMC populations.
+        method: "iwae", "ais" or "smc".
         is_bound: whether the value is in expectation at most log p(x). False where a
             discriminator stands for a density: then the value may be too high as well as too
             low, by what the discriminator gets wrong, of which neither ``standard_error`` nor
@@ -125,7 +130,7 @@ def log_evidence(
 ) -> LogEvidence:
     r"""Estimate log p(x) of each datum, nats, without gradient.
 
-    Both methods give K = ``num_samples`` independent weights whose mean is p(x) in expectation.
+    All methods give K = ``num_samples`` independent weights whose mean is p(x) in expectation.
     The log of the mean weight is in expectation a *lower bound* on log p(x) that rises to it
     with K. The shortfall is about half the squared standard error while that is small. Memory
     does not grow with K: draws come in chunks, and only running sums and the largest weights
@@ -135,7 +140,9 @@ def log_evidence(
     also serves a guide without density, or none, and checks ``"iwae"`` where the guide may be
     far from the posterior. It costs ``num_temperatures * num_leapfrog`` gradients of the model
     a draw and needs continuous latents, once those to be summed out are gone. Parameters get
-    no gradient.
+    no gradient. ``"smc"`` anneals populations of 8 chains, in which those with large weights take
+    the place of the others: better where few chains find the mass. On simulated data
+    :func:`bidirectional` bounds log p(x) from above too.
 
     Where the guide or the prior has no density, ``"iwae"`` takes the log-ratio from the
     discriminator of ``objective``. Its k-hat and effective sample size are the way to see how
@@ -148,11 +155,13 @@ def log_evidence(
 
     Args:
         model: generative program, called as ``model(*args, **kwargs)``.
-        guide: its guide; None for AIS from the prior.
-        num_samples: K, draws (chains) per datum; by default 5000, for AIS 32.
+        guide: its guide; None for AIS or SMC from the prior.
+        num_samples: K, draws (chains, populations) per datum; by default 5000, for AIS and SMC
+            32.
         chunk_size: draws at a time; by default as many as bound the memory. It does not
             change what is estimated.
-        method: ``"iwae"``, ``"ais"``, or :class:`~pyro_lvm.diagnostics.AIS` with options.
+        method: ``"iwae"``, ``"ais"``, ``"smc"``, or :class:`~pyro_lvm.diagnostics.AIS` or
+            :class:`~pyro_lvm.diagnostics.SMC` with options.
         objective: what the programs were trained by; for ``"iwae"`` without a density, or with
             mixing variables.
 
@@ -163,7 +172,7 @@ def log_evidence(
 
     Raises:
         ValueError: an unknown method, a count below 1, no guide where one is needed, or
-            discrete latents under AIS.
+            discrete latents under AIS or SMC.
         DensityError: a site without density, and no ``objective`` with a discriminator.
         PlateError: a latent outside a subsampled plate, whose evidence needs all the data.
 
@@ -195,14 +204,16 @@ def log_evidence(
         >>> bool(((estimate.value - exact).abs() < 5 * estimate.standard_error).all())
         True
     """
-    options = AIS() if method == "ais" else method
+    options = _ANNEALED.get(method, method) if isinstance(method, str) else method
     if isinstance(options, AIS):
         count = 32 if num_samples is None else num_samples
         chains = Chains(options, model, guide, args, kwargs, count, chunk_size)
-        return _evidence(chains, count, chains.scale, "ais")
+        return _evidence(chains, count, chains.scale, type(options).__name__.lower())
     if options != "iwae":
         hint = "Pass method='iwae'."
-        raise PyroLVMError(explain("method", "'iwae', 'ais' or AIS(...)", repr(method), hint))
+        raise PyroLVMError(
+            explain("method", "'iwae', 'ais', 'smc' or AIS(...)", repr(method), hint)
+        )
     if guide is None:
         hint = "Pass the guide, or method='ais', which starts at the prior."
         raise PyroLVMError(explain("guide", "one for method='iwae'", "None", hint))

@@ -71,6 +71,7 @@ class UnconstrainedModel:
             if site.is_observed and (error := nonfinite_data(site)):
                 raise error
         self._latents = _latents(sites)
+        self._event_dims = {name: sites[name].fn.event_dim for name in self._latents}
         self.layout = Layout.of(_scored(sites), {}, self._nesting)
         _check_subsampling(self.layout)
         free = _free(sites, self._latents)
@@ -92,17 +93,45 @@ class UnconstrainedModel:
         check_programs(p, q)
         return self._pack(_free(p, self._latents))
 
+    @torch.no_grad()
+    def vector(self, latents: Mapping[str, Tensor]) -> Tensor:  # (1, *batch, D)
+        """The vector of these values by latent site, ``(*plates, *event)`` each.
+
+        Raises:
+            ProgramError: a latent site without a value.
+        """
+        if missing := sorted(set(self._latents) - latents.keys()):
+            hint = "Pass the values that made the data, by site."
+            raise ProgramError(
+                explain("latents", f"values of {self._latents}", f"none of {missing}", hint)
+            )
+        given = {n: self._with_all_dims(n, latents[n]) for n in self._latents}
+        return self._pack(_free(self._draw(1, given), self._latents))
+
+    def _with_all_dims(self, name: str, value: Tensor) -> Tensor:  # (1, *plates, *event)
+        missing = 1 + self._nesting + self._event_dims[name] - value.dim()
+        return value.reshape((1,) * missing + value.shape)
+
+    @torch.no_grad()
+    def values(self, vectors: Tensor) -> dict[str, Tensor]:  # (M, *plates, *event) each
+        """What the vectors ``(M, *batch, D)`` mean, by latent site."""
+        sites = self._at(_Constrain(self._unpack(vectors)), len(vectors))
+        return {name: sites[name].value for name in self._latents}
+
     def densities(self, vectors: Tensor) -> Densities:
         """Log p(x, z) and log p(z) at ``(M, *batch, D)`` vectors, differentiable in these."""
         constrain = _Constrain(self._unpack(vectors))
-        program = Enumerator(self._nesting, {})(constrain(self.model))
-        sites = _scored(self._run(program, Recorder(len(vectors), self._nesting)))
+        sites = _scored(self._at(constrain, len(vectors)))
         terms = {n: _log_prob(site) for n, site in sites.items()}
         drawn = {n: term for n, term in terms.items() if not sites[n].is_observed}
         jacobian = reduce(add, map(self.layout.fold, constrain.log_det.values()))
         log_joint = self._total(terms, self.layout.model_scales, sites)
         log_prior = self._total(drawn, dict.fromkeys(drawn, 1.0), sites)  # as it was drawn
         return Densities(log_joint + jacobian, log_prior + jacobian)
+
+    def _at(self, constrain: _Constrain, num_draws: int) -> Sites:
+        program = Enumerator(self._nesting, {})(constrain(self.model))
+        return self._run(program, Recorder(num_draws, self._nesting))
 
     def _total(
         self, terms: Mapping[str, Tensor], scales: Mapping[str, Any], sites: Sites
