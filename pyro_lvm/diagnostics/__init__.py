@@ -20,6 +20,13 @@ from pyro_lvm.diagnostics.imputations import Imputations
 from pyro_lvm.diagnostics.mean_correlation import mean_correlation
 from pyro_lvm.diagnostics.pooling import Pooled, pool
 from pyro_lvm.diagnostics.posterior import sample_posterior
+from pyro_lvm.diagnostics.predictive_bands import (
+    PredictiveBands,
+    plot_predictive_bands,
+    predictive_bands,
+)
+from pyro_lvm.diagnostics.pruning import PruningReport, pruning_report
+from pyro_lvm.diagnostics.pruning_figure import plot_pruning
 from pyro_lvm.diagnostics.ratio_quality import RatioQuality, plot_calibration, ratio_quality
 from pyro_lvm.diagnostics.report import Report, report
 from pyro_lvm.diagnostics.report_case import Case, DoesNotApply, Finding
@@ -73,6 +80,8 @@ __all__ = [
     "LogEvidence",
     "MetropolisWithinGibbs",
     "Pooled",
+    "PredictiveBands",
+    "PruningReport",
     "RatioQuality",
     "Reliability",
     "Report",
@@ -103,11 +112,15 @@ __all__ = [
     "plot_imputed_columns",
     "plot_intervals",
     "plot_khat",
+    "plot_predictive_bands",
+    "plot_pruning",
     "plot_sandwich",
     "plot_sbc",
     "plot_spikes",
     "plot_tarp",
     "pool",
+    "predictive_bands",
+    "pruning_report",
     "ratio_quality",
     "reliability",
     "report",
