@@ -20,6 +20,7 @@ from pyro_lvm.diagnostics import (
     tarp,
 )
 from pyro_lvm.diagnostics.sbc import Shape
+from pyro_lvm.errors import ProgramError
 
 NUM_DRAWS = 99
 POSTERIOR_SCALE = 0.5**0.5
@@ -164,6 +165,8 @@ def test_pictures() -> None:
     assert len(left.patches) == 20
     assert len(right.lines) == 1 + len(sbc(wrong).labels)
     assert plot_sbc(sbc(wrong), "log p(x, z)").axes[0].get_title().startswith("log p(x, z)")
+    with pytest.raises(ProgramError, match=r"expected one of \['z', .*got 'y'"):
+        plot_sbc(sbc(wrong), "y")
     legend = plot_coverage(coverage(wrong)).axes[0].get_legend()
     assert {text.get_text() for text in legend.get_texts()} == {"z", "log q(z | x)"}
     assert plot_coverage(coverage(off_by(1.0, num_simulations=1000))).axes[0].get_legend() is None

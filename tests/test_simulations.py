@@ -305,6 +305,16 @@ def test_data_that_cannot_be_simulated() -> None:
         simulation_based_calibration(standardised, plain_guide, torch.zeros(5))
 
 
+def test_models_without_data_are_refused() -> None:
+    with explained(ProgramError, "model", "one observed site", "none", "obs="):
+        simulation_based_calibration(plain_guide, plain_guide, torch.zeros(5))
+
+
+def test_quantities_of_the_wrong_shape() -> None:
+    with explained(ProgramError, "'whole'", "(100, 50)", "(100, 50, 2)", "event dims"):
+        simulation_based_calibration(*EXACT["local"], quantities={"whole": lambda z, x: z["z"]})
+
+
 def test_guides_of_one_data_set_are_refused() -> None:
     with explained(ProgramError, "guide", "reads the data", "AutoNormal", "amortized guide"):
         simulation_based_calibration(chain, AutoNormal(chain), torch.zeros(5))

@@ -8,6 +8,7 @@ import numpy as np
 
 from pyro_lvm.diagnostics.sbc import SBC
 from pyro_lvm.diagnostics.sbc_curves import Curves
+from pyro_lvm.nn import check_choice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +34,9 @@ def plot_sbc(result: SBC, quantity: str | None = None) -> Figure:
     Returns:
         The figure, not shown and not known to ``pyplot``.
 
+    Raises:
+        ProgramError: there is no such quantity.
+
     Example:
         >>> import torch
         >>> from pyro_lvm.diagnostics import Simulations, sbc
@@ -43,6 +47,8 @@ def plot_sbc(result: SBC, quantity: str | None = None) -> Figure:
     """
     from matplotlib.figure import Figure
 
+    if quantity is not None:
+        check_choice("quantity", quantity, result.labels)
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     column = result.worst if quantity is None else result.labels.index(quantity)

@@ -112,6 +112,9 @@ def _data(sites: Sites) -> dict[str, Site]:
         if site.is_factor or name.endswith("_observed"):
             raise _not_generative(site)
     data = {name: site for name, site in sites.items() if "was_observed" in site.infer}
+    if not data:
+        hint = "Observe the data by pyro.sample(..., obs=)."
+        raise ProgramError(explain("model", "at least one observed site", "none", hint))
     return {
         name: replace(site, value=site.value[0].reshape(site.infer["obs"].shape))
         for name, site in data.items()

@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_lvm.densities import guide_sites, log_prob
 from pyro_lvm.diagnostics.chunks import Chunks
 from pyro_lvm.distributions.implicit import is_implicit
+from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.layout import Layout
 from pyro_lvm.tracing import Recorder, Site, record
 
@@ -52,11 +53,20 @@ def scores(
     guide = _guide(programs, values)
     if guide and _has_density(guide.values()):
         found[GUIDE] = _total(layout, guide_sites(guide, model).values())
+    shape = (count, *layout.shape)
     latents = {n: programs.in_own_plates(model[n], v, count).values for n, v in values.items()}
     simulated = {name: site.value for name, site in data.items()}
-    found |= {name: quantity(latents, simulated) for name, quantity in quantities.items()}
-    shape = (count, *layout.shape)
-    return {name: total.expand(shape).reshape(count, -1) for name, total in found.items()}
+    for name, quantity in quantities.items():
+        found[name] = _checked(name, quantity(latents, simulated), shape)
+    return {name: value.expand(shape).reshape(count, -1) for name, value in found.items()}
+
+
+def _checked(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if value.shape != shape:
+        expected, found = f"a tensor of shape {shape}, (K, *batch)", f"{tuple(value.shape)}"
+        hint = "Sum over event dims and over plates inside the data's."
+        raise ProgramError(explain(f"quantity '{name}'", expected, found, hint))
+    return value
 
 
 def _guide(programs: Chunks, values: Values) -> Sites:
