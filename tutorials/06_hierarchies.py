@@ -258,8 +258,9 @@ plot_collapse(reports["+ free bits"])
 #
 # From the command line,
 #
-#     pyro-lvm fit --model.name HierarchicalVAE --model.latent_features [16,12,8,6,4] \
-#         --model.options.batch_norm true --guide.name LadderNormal --guide.options.batch_norm true \
+#     pyro-lvm fit --model.name HierarchicalVAE --guide.name LadderNormal \
+#         --model.latent_features [16,12,8,6,4] \
+#         --model.options.batch_norm true --guide.options.batch_norm true \
 #         --objective.name ELBO --objective.gradient reparam \
 #         --objective.options.free_bits 0.5 --train.warm_up 500
 #
