@@ -19,9 +19,10 @@ from pyro_lvm.particles import Particles, draw
 from pyro_lvm.proposing import Drawn, chosen, latents, moved
 from pyro_lvm.tracing import Program
 
-__all__ = ["AcceptanceObjective", "log_ratio"]
+__all__ = ["LOWER_BOUNDS", "AcceptanceObjective", "log_ratio"]
 
-_LOWER_BOUNDS = ("jensen", "symmetric")
+LOWER_BOUNDS = ("jensen", "symmetric")
+"""Of log A and of A: E min(0, log xi), and E log xi."""
 
 
 class AcceptanceObjective(Objective):
@@ -55,7 +56,7 @@ class AcceptanceObjective(Objective):
         num_warmup: int = 20,
         max_plate_nesting: int | None = None,
     ) -> None:
-        check_choice("lower_bound", lower_bound, _LOWER_BOUNDS)
+        check_choice("lower_bound", lower_bound, LOWER_BOUNDS)
         check_size("num_warmup + 1", num_warmup + 1)
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
         self.lower_bound = lower_bound

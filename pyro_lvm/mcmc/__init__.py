@@ -1,7 +1,14 @@
-"""Markov chains that use a guide as their proposal."""
+"""Markov chains that use a guide, or a generator, as their proposal."""
 
+from pyro_lvm.mcmc.implicit import CorrectedDraws, ImplicitMetropolisHastings
 from pyro_lvm.mcmc.independent import IndependentMetropolisHastings
 from pyro_lvm.mcmc.markov import MarkovMetropolisHastings
 from pyro_lvm.mcmc.random_walk import RandomWalk
 
-__all__ = ["IndependentMetropolisHastings", "MarkovMetropolisHastings", "RandomWalk"]
+__all__ = [
+    "CorrectedDraws",
+    "ImplicitMetropolisHastings",
+    "IndependentMetropolisHastings",
+    "MarkovMetropolisHastings",
+    "RandomWalk",
+]

@@ -9,6 +9,7 @@ from pyro_lvm.objectives.cubo import CUBO
 from pyro_lvm.objectives.dsivi import DSIVI
 from pyro_lvm.objectives.elbo import ELBO
 from pyro_lvm.objectives.gibbs import VGI
+from pyro_lvm.objectives.implicit_acceptance import ImplicitAcceptance
 from pyro_lvm.objectives.iwae import IWAE
 from pyro_lvm.objectives.iwhvi import IWHVI
 from pyro_lvm.objectives.markov_acceptance import MarkovAcceptance
@@ -45,6 +46,7 @@ __all__ = [
     "VAEGAN",
     "VGI",
     "AlphaDivergence",
+    "ImplicitAcceptance",
     "MHAcceptance",
     "MarkovAcceptance",
     "Renyi",
