@@ -217,12 +217,13 @@ def test_thresholds() -> None:
     assert total_variation(100.0) == 1
 
 
-@pytest.mark.parametrize("check", ["amortization"])
+@pytest.mark.parametrize("check", ["amortization", "evidence"])
 def test_dear_checks_are_there_by_name(
     x: Tensor, check: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With little work for each: what they find is tested elsewhere."""
     work = {"amortization": ("amortization_gap", {"num_steps": 50})}
+    work["evidence"] = ("bidirectional", {"num_samples": 2, "method": AIS(10)})
     name, less = work[check]
     module = f"pyro_lvm.diagnostics.check_{check}"
     monkeypatch.setattr(f"{module}.{name}", partial(getattr(diagnostics, name), **less))
@@ -234,6 +235,16 @@ def test_dear_checks_are_there_by_name(
 
 
 # What checks may do.
+
+
+def test_a_case_of_fewer_data(x: Tensor) -> None:
+    case = Case(model, Normals(), (x, torch.ones(3), 2), {"mask": x > 0, "size": 20}).first(4)
+    assert [value.shape for value in (*case.args[:2], case.kwargs["mask"])] == [
+        (4, 2),
+        (3,),
+        (4, 2),
+    ]
+    assert (case.args[2], case.kwargs["size"]) == (2, 20)
 
 
 def test_a_broken_check_loses_nothing(x: Tensor) -> None:

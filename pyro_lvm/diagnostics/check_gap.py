@@ -67,7 +67,7 @@ class EvidenceGap:
         """Whether the gap is small, and is one."""
         size, error = self.value.mean().item(), self.mean_error
         finding = (
-            f"the ELBO is {size:.2g} ± {error:.1g} nats per datum below log p(x) "
+            f"the ELBO is {size:z.3f} ± {error:.3f} nats per datum below log p(x) "
             f"({self.evidence.mean():.2f})"
         )
         if size < -3 * error:

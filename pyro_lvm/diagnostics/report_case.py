@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,18 @@ class Case:
     objective: Objective | None = None
     num_samples: int = 2500
     seed: int = 0
+
+    def first(self, count: int) -> Case:
+        """The same of the first data: rows of each tensor that has as many as the first one."""
+        values = [*self.args, *self.kwargs.values()]
+        rows = next(len(value) for value in values if isinstance(value, Tensor))
+
+        def cut(value: Any) -> Any:
+            has_rows = isinstance(value, Tensor) and value.dim() and len(value) == rows
+            return value[:count] if has_rows else value
+
+        kwargs = {name: cut(value) for name, value in self.kwargs.items()}
+        return replace(self, args=tuple(map(cut, self.args)), kwargs=kwargs)
 
     @cached_property
     def weighted(self) -> LogEvidence:

@@ -9,6 +9,7 @@ from pyro_lvm.diagnostics.check_calibration import coverage, sbc, tarp
 from pyro_lvm.diagnostics.check_chains import chains
 from pyro_lvm.diagnostics.check_collapse import collapse
 from pyro_lvm.diagnostics.check_discriminator import discriminator
+from pyro_lvm.diagnostics.check_evidence import evidence
 from pyro_lvm.diagnostics.check_gap import gap
 from pyro_lvm.diagnostics.check_mixing import mixing
 from pyro_lvm.diagnostics.check_weights import weights
@@ -18,7 +19,7 @@ from pyro_lvm.errors import PyroLVMError, explain
 __all__ = ["CHECKS", "DEFAULT_CHECKS", "chosen"]
 
 _CHEAP = (weights, gap, chains, sbc, coverage, tarp, collapse, discriminator, mixing)
-_DEAR = (amortization,)
+_DEAR = (amortization, evidence)
 
 CHECKS: Mapping[str, Check] = {check.__name__: check for check in _CHEAP + _DEAR}
 
