@@ -33,9 +33,10 @@ class ALI(GameObjective):
                  :class:`~pyro_lvm.guides.AmortizedNormal` or
                  :class:`~pyro_lvm.guides.ImplicitGuide`
     BiGAN        the same with Delta sites: no noise in encoder and decoder
-    DEAR         a model with :class:`~pyro_lvm.distributions.StructuralCausalPrior` and a site
-                 of labels given the first latents; ``divergence="kl", max_weight=2``. (The paper
-                 scores labels at the encoder's mean, not at its draws.)
+    DEAR         :class:`~pyro_lvm.models.SupervisedVAE` whose prior is a
+                 :class:`~pyro_lvm.distributions.StructuralCausalPrior`, labels predicted by the
+                 first latents as they are; ``data="x", divergence="kl", max_weight=2``. (The
+                 paper scores labels at the encoder's mean, not at its draws.)
     ===========  ===============================================================================
 
     References:
