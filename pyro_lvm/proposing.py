@@ -24,7 +24,9 @@ Drawn = Callable[..., Particles]
 Values = Mapping[str, Tensor]
 
 
-def proposals_from(drawn: Drawn, guide: Program, states: Values, max_plate_nesting: int) -> Any:
+def proposals_from(
+    drawn: Drawn, guide: Program, states: Values, max_plate_nesting: int
+) -> Particles:
     r"""Particles ``(2 K, *batch)``: where K chains are, then where a Markov guide would go.
 
     .. math:: w(z') = \frac{p(x, z')}{q(z' \mid z, x)}, \quad w(z) = \frac{p(x, z)}{q(z \mid z', x)}

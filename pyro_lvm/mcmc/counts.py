@@ -43,12 +43,12 @@ class Counts:
         rate = self.rate
         return {"acc. rate": f"{rate.mean().item():.3f}", "lowest": f"{rate.min().item():.3f}"}
 
-    def warn(self) -> None:
-        """Say so if the rate of some is below 1 %."""
-        still = (self.rate < MIN_ACCEPTANCE).double().mean().item()
+    def warn(self, of_data: Tensor) -> None:
+        """Say so if the rate ``(*batch,)`` of some data is below 1 %."""
+        still = (of_data < MIN_ACCEPTANCE).double().mean().item()
         if still and self.steps:
             expected = f"{MIN_ACCEPTANCE:.0%} of the proposals accepted"
-            found = f"fewer for {still:.1%} of the chains or data, at worst {self.rate.min():.2g}"
+            found = f"fewer for {still:.1%} of the data, at worst {of_data.min():.2g}"
             hint = (
                 "Their chains stand still: do not use them. Train the guide longer or by "
                 "MHAcceptance (MarkovAcceptance for steps), or run pyro.infer.NUTS."

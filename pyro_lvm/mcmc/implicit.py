@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 from warnings import warn
@@ -16,67 +15,15 @@ from torch.nn.functional import softplus
 from pyro_lvm.critic import Critic, Side
 from pyro_lvm.diagnostics.chunks import check_count
 from pyro_lvm.diagnostics.ratio_quality import RatioQuality, quality_of_logits
-from pyro_lvm.diagnostics.thresholds import BAD_RHAT, MAX_RHAT, MIN_ACCEPTANCE, MIN_ESS_PER_CHAIN
-from pyro_lvm.diagnostics.verdict import Status, Verdict
+from pyro_lvm.diagnostics.thresholds import MIN_ACCEPTANCE
 from pyro_lvm.errors import DataError, explain
+from pyro_lvm.mcmc.corrected_draws import ADVICE, CorrectedDraws
 from pyro_lvm.metropolis import independence_chain
 
-__all__ = ["CorrectedDraws", "ImplicitMetropolisHastings"]
+__all__ = ["ImplicitMetropolisHastings"]
 
-_ADVICE = "Train the generator further, or the discriminator on more samples."
 _CHECK_EVERY = 50
 _BINS = 20
-
-
-@dataclass(frozen=True)
-class CorrectedDraws:
-    """Chains of corrected draws, with what is known of the ratio that corrects them.
-
-    Attributes:
-        values: ``(chains, draws, features)``.
-        acceptance: ``(chains,)``, share of proposals accepted.
-        quality: of the discriminator on samples it has not seen; None if it was never fitted.
-    """
-
-    values: Tensor
-    acceptance: Tensor
-    quality: RatioQuality | None
-
-    @property
-    def ess(self) -> float:
-        """Least bulk effective sample size of any feature, in draws of all chains."""
-        return float(_by_feature("ess", self.values).min())
-
-    @property
-    def rhat(self) -> float:
-        """Largest R-hat of any feature."""
-        return float(_by_feature("rhat", self.values).max())
-
-    def summary(self) -> dict[str, float]:
-        """Numbers for the record, by name."""
-        chains = {
-            "acceptance_mean": self.acceptance.mean().item(),
-            "acceptance_min": self.acceptance.min().item(),
-            "rhat_max": self.rhat,
-            "ess_bulk_min": self.ess,
-        }
-        return chains | (self.quality.summary() if self.quality else {})
-
-    def verdict(self) -> Verdict:
-        """Whether the draws can be used: no better than the discriminator is."""
-        count = self.values.shape[:2].numel()
-        least, rhat, ess = self.acceptance.min().item(), self.rhat, self.ess
-        finding = (
-            f"{self.acceptance.mean():.1%} of proposals are accepted, R-hat is at most {rhat:.3f}, "
-            f"ESS at least {ess:.0f} of {count}; discriminator on held-out samples: "
-            f"{self.quality.verdict().finding if self.quality else 'not judged.'}"
-        )
-        judged = self.quality.verdict().status if self.quality else Status.WARN
-        if judged is Status.FAIL or least < MIN_ACCEPTANCE or rhat > BAD_RHAT:
-            return Verdict("corrected draws", Status.FAIL, finding, _ADVICE)
-        if judged is Status.WARN or rhat > MAX_RHAT or ess < MIN_ESS_PER_CHAIN * len(self.values):
-            return Verdict("corrected draws", Status.WARN, finding, _ADVICE)
-        return Verdict("corrected draws", Status.PASS, finding)
 
 
 class ImplicitMetropolisHastings:
@@ -112,7 +59,7 @@ class ImplicitMetropolisHastings:
 
     def __init__(self, generator: Callable[[int], Tensor], discriminator: nn.Module) -> None:
         self.generator = generator
-        self.critic = Critic(discriminator, optimizer=None, hint=_ADVICE)
+        self.critic = Critic(discriminator, optimizer=None, hint=ADVICE)
         self.quality: RatioQuality | None = None
 
     def fit(
@@ -215,15 +162,9 @@ def _parted(samples: Tensor, held_out: float) -> tuple[Tensor, Tensor, Tensor]:
     return stop, judge, train
 
 
-def _by_feature(name: str, values: Tensor) -> Any:
-    import arviz
-
-    return getattr(arviz, name)(arviz.convert_to_dataset({"x": values.cpu().numpy()}))["x"].values
-
-
 def _warn_of_standstill(acceptance: Tensor) -> None:
     if bool((acceptance < MIN_ACCEPTANCE).any()):
         expected = f"{MIN_ACCEPTANCE:.0%} of the proposals accepted"
         found = f"{acceptance.min().item():.2g} in a chain"
-        hint = f"The chains stand still: do not use them. {_ADVICE}"
+        hint = f"The chains stand still: do not use them. {ADVICE}"
         warn(explain("ImplicitMetropolisHastings", expected, found, hint), stacklevel=3)

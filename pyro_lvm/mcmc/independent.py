@@ -125,7 +125,7 @@ class IndependentMetropolisHastings(MCMCKernel):
 
     def cleanup(self) -> None:
         """Warn if chains have stood still."""
-        self._counts.warn()
+        self._counts.warn(self._counts.rate)
 
     def _either(self, accepted: Tensor, new: Plated, now: Plated) -> Plated:
         taken = in_plates(accepted, now, self._batch)

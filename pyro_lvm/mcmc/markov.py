@@ -128,7 +128,7 @@ class MarkovMetropolisHastings(MCMCKernel):
 
     def cleanup(self) -> None:
         """Warn if chains have stood still."""
-        self._counts.warn()
+        self._counts.warn(self._counts.rate.mean(0))
 
     def _drawn(self, chunks: Chunks, guide: Program, num_particles: int) -> Particles:
         return draw(

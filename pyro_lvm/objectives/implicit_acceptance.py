@@ -89,10 +89,16 @@ class ImplicitAcceptance(AdversarialObjective):
         return log_ratio(log_weights).clamp(max=0.0).exp().mean(0)
 
     def run(
-        self, model: Program, guide: Program, args: Any, kwargs: Any, nesting: int, **how: Any
+        self,
+        model: Program,
+        guide: Program,
+        args: Any,
+        kwargs: Any,
+        max_plate_nesting: int,
+        **how: Any,
     ) -> Particles:
         """Samples of the target, then proposals: ``(2 K, *batch)``."""
-        particles = super().run(model, guide, args, kwargs, nesting, **how)
+        particles = super().run(model, guide, args, kwargs, max_plate_nesting, **how)
         names = self.ratio.covers(particles.model, particles.guide)
         covered = Covered([particles.model[n] for n in names], [], [])
         with torch.no_grad():
