@@ -12,6 +12,7 @@ from pyro_lvm.guides.gibbs import GibbsGuide
 from pyro_lvm.guides.gibbs_conditionals import GibbsConditionals
 from pyro_lvm.guides.hierarchical_normal import HierarchicalNormal
 from pyro_lvm.guides.implicit import ImplicitGuide
+from pyro_lvm.guides.implicit_weights import ImplicitWeights
 from pyro_lvm.guides.kernel_encoder import KernelEncoder
 from pyro_lvm.guides.kernel_posterior import KernelPosterior
 from pyro_lvm.guides.ladder import LadderNormal
@@ -36,6 +37,7 @@ __all__ = [
     "GibbsGuide",
     "HierarchicalNormal",
     "ImplicitGuide",
+    "ImplicitWeights",
     "KernelEncoder",
     "KernelPosterior",
     "LadderNormal",

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from pyro_lvm import sample_posterior
-from pyro_lvm.errors import DataError, PlateError, ProgramError
-from pyro_lvm.guides import NormalWeights, SemiImplicitWeights
+from pyro_lvm.errors import DataError, PlateError, ProgramError, PyroLVMError
+from pyro_lvm.guides import ImplicitWeights, NormalWeights, SemiImplicitWeights
 from pyro_lvm.models import BayesianLinearRegression, BayesianLSTM, BayesianMLP
 from pyro_lvm.models.weight_priors import KINDS
-from pyro_lvm.objectives import ELBO, IWAE, SIVI
+from pyro_lvm.nn import Discriminator
+from pyro_lvm.objectives import AAE, ELBO, IWAE, SIVI
 
 pytestmark = pytest.mark.usefixtures("float64", "local")
 every_prior = pytest.mark.parametrize("prior", KINDS)
@@ -154,6 +155,25 @@ def test_semi_implicit_guides_fit(pairs: Any) -> None:
     assert (
         SIVI(2, num_mixing=3).bound(model, SemiImplicitWeights(model.latent_features), *pairs) < 0
     )
+
+
+def test_implicit_guides_start_near_a_standard_normal() -> None:
+    guide = ImplicitWeights({"w1": 4, "w2": 3})
+    with pyro.plate("draws", 10_000):
+        drawn = torch.cat(list(guide().values()), -1)
+    assert (drawn.mean(0).abs() < 0.3).all()
+    assert ((drawn.std(0) - 1).abs() < 0.3).all()
+
+
+def test_implicit_guides_train_against_a_discriminator_of_weights(pairs: Any) -> None:
+    network, _ = exact(0.3)
+    guide = ImplicitWeights(network.latent_features, noise_hidden=(8,))
+    objective = AAE(Discriminator(4, hidden=(8,)), num_particles=16)
+    loss = objective(network, guide)(*pairs)
+    slopes = torch.autograd.grad(loss, list(guide.parameters()))
+    assert all(slope.isfinite().all() and slope.any() for slope in slopes)
+    with pytest.raises(PyroLVMError, match="has no density"):
+        ELBO().loss(network, guide, *pairs)
 
 
 @pytest.mark.parametrize("covariance", ["diagonal", "low_rank", "full"])
