@@ -17,7 +17,10 @@ from pyro_lvm.diagnostics.imputation_chains import MetropolisWithinGibbs
 from pyro_lvm.diagnostics.imputation_figures import plot_imputed_columns, plot_intervals
 from pyro_lvm.diagnostics.imputation_sweeps import GibbsSweeps
 from pyro_lvm.diagnostics.imputations import Imputations
+from pyro_lvm.diagnostics.loo_pit import LooPit, loo_pit
 from pyro_lvm.diagnostics.mean_correlation import mean_correlation
+from pyro_lvm.diagnostics.nuts_comparison import NutsComparison, compare_with_nuts
+from pyro_lvm.diagnostics.nuts_figure import plot_nuts_comparison
 from pyro_lvm.diagnostics.pooling import Pooled, pool
 from pyro_lvm.diagnostics.posterior import sample_posterior
 from pyro_lvm.diagnostics.predictive_bands import (
@@ -25,6 +28,8 @@ from pyro_lvm.diagnostics.predictive_bands import (
     plot_predictive_bands,
     predictive_bands,
 )
+from pyro_lvm.diagnostics.predictive_checks import PredictiveCheck, predictive_check
+from pyro_lvm.diagnostics.predictive_figures import plot_loo_pit, plot_predictive_check
 from pyro_lvm.diagnostics.pruning import PruningReport, pruning_report
 from pyro_lvm.diagnostics.pruning_figure import plot_pruning
 from pyro_lvm.diagnostics.ratio_quality import RatioQuality, plot_calibration, ratio_quality
@@ -78,9 +83,12 @@ __all__ = [
     "GibbsSweeps",
     "Imputations",
     "LogEvidence",
+    "LooPit",
     "MetropolisWithinGibbs",
+    "NutsComparison",
     "Pooled",
     "PredictiveBands",
+    "PredictiveCheck",
     "PruningReport",
     "RatioQuality",
     "Reliability",
@@ -94,6 +102,7 @@ __all__ = [
     "bidirectional",
     "brier_score",
     "collapse_report",
+    "compare_with_nuts",
     "count_bias",
     "count_coverage",
     "count_ratio",
@@ -101,6 +110,7 @@ __all__ = [
     "effective_sample_size",
     "impute",
     "log_evidence",
+    "loo_pit",
     "mean_correlation",
     "pareto_khat",
     "pareto_smooth",
@@ -112,7 +122,10 @@ __all__ = [
     "plot_imputed_columns",
     "plot_intervals",
     "plot_khat",
+    "plot_loo_pit",
+    "plot_nuts_comparison",
     "plot_predictive_bands",
+    "plot_predictive_check",
     "plot_pruning",
     "plot_sandwich",
     "plot_sbc",
@@ -120,6 +133,7 @@ __all__ = [
     "plot_tarp",
     "pool",
     "predictive_bands",
+    "predictive_check",
     "pruning_report",
     "ratio_quality",
     "reliability",

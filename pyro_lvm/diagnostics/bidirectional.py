@@ -63,7 +63,8 @@ class EvidenceSandwich:
     @property
     def gap_error(self) -> Tensor:
         """Standard error of the mean gap over data, scalar nats, by their spread."""
-        return self.gap.std() / self.gap.numel() ** 0.5
+        error: Tensor = self.gap.std() / self.gap.numel() ** 0.5
+        return error
 
     def summary(self) -> dict[str, float]:
         """Means over data, nats, by name."""
