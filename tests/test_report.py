@@ -38,7 +38,8 @@ from pyro_lvm.objectives import AVB, DSIVI, ELBO, IWAE
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-APPLY = ("weights", "gap", "chains", "sbc", "coverage", "tarp", "collapse")
+OF_GUIDES = ("weights", "gap", "chains", "sbc", "coverage", "tarp")
+APPLY = (*OF_GUIDES, "predictive", "loo_pit", "collapse")
 """Of the default checks, to a guide with a density and latents of each datum."""
 
 
@@ -83,7 +84,7 @@ def test_the_exact_posterior_passes(x: Tensor) -> None:
     assert numbers["weights.khat_max"] == 0
     assert abs(numbers["gap.gap"]) < 1e-9
     assert numbers["chains.acceptance_min"] == 1
-    assert "Nothing speaks against it: all 7 checks that apply passed." in found.to_html()
+    assert "Nothing speaks against it: all 9 checks that apply passed." in found.to_html()
 
 
 @pytest.mark.parametrize(
@@ -97,8 +98,8 @@ def test_the_exact_posterior_passes(x: Tensor) -> None:
 )
 def test_wrong_guides_are_told(x: Tensor, guide: Normals, told: str) -> None:
     """A wide guide has bounded weights: all is well once its draws are weighted."""
-    found = report(model, guide, x, checks=APPLY[:-1])
-    assert statuses(found) == dict(zip(APPLY, told.split(), strict=False))
+    found = report(model, guide, x, checks=OF_GUIDES)
+    assert statuses(found) == dict(zip(OF_GUIDES, told.split(), strict=True))
     for verdict in found.verdicts:
         assert bool(verdict.advice) == (verdict.status != Status.PASS), str(verdict)
 
@@ -217,13 +218,14 @@ def test_thresholds() -> None:
     assert total_variation(100.0) == 1
 
 
-@pytest.mark.parametrize("check", ["amortization", "evidence"])
+@pytest.mark.parametrize("check", ["amortization", "evidence", "nuts"])
 def test_dear_checks_are_there_by_name(
     x: Tensor, check: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With little work for each: what they find is tested elsewhere."""
     work = {"amortization": ("amortization_gap", {"num_steps": 50})}
     work["evidence"] = ("bidirectional", {"num_samples": 2, "method": AIS(10)})
+    work["nuts"] = ("compare_with_nuts", {"num_samples": 20, "num_warmup": 10})
     name, less = work[check]
     module = f"pyro_lvm.diagnostics.check_{check}"
     monkeypatch.setattr(f"{module}.{name}", partial(getattr(diagnostics, name), **less))

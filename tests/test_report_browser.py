@@ -79,7 +79,7 @@ def test_every_picture_loads_and_nothing_is_fetched(page: Path, width: int) -> N
     told = re.search(r"<output>images (.*) fetched (\d+) wide (\w+)</output>", seen.stdout)
     assert told, seen.stderr
     widths = [int(width) for width in told[1].split(",")]
-    assert len(widths) == 7
+    assert len(widths) == 9
     assert min(widths) > 300, "one per check that ran, none broken"
     assert (told[2], told[3]) == ("0", "false"), "nothing fetched, nothing wider than the window"
     assert not console(seen)

@@ -74,7 +74,9 @@ class EvidenceGap:
             finding = f"the objective's ELBO is {-size:.2g} nats per datum above log p(x)"
             return Verdict("gap", Status.FAIL, f"{finding}.", _TOO_GOOD)
         off = total_variation(size)
-        finding = f"{finding}: a probability by the guide may be off by {off:.2g} at most."
+        finding = (
+            f"{finding}: as far as its draws show, probabilities are off by {off:.2g} at most."
+        )
         if off <= MAX_TOTAL_VARIATION:
             return Verdict("gap", Status.PASS, finding)
         return Verdict("gap", Status.WARN, finding, _ADVICE)

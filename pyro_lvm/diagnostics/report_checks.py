@@ -12,14 +12,28 @@ from pyro_lvm.diagnostics.check_discriminator import discriminator
 from pyro_lvm.diagnostics.check_evidence import evidence
 from pyro_lvm.diagnostics.check_gap import gap
 from pyro_lvm.diagnostics.check_mixing import mixing
+from pyro_lvm.diagnostics.check_nuts import nuts
+from pyro_lvm.diagnostics.check_predictive import loo_pit, predictive
 from pyro_lvm.diagnostics.check_weights import weights
 from pyro_lvm.diagnostics.report_case import Check
 from pyro_lvm.errors import PyroLVMError, explain
 
 __all__ = ["CHECKS", "DEFAULT_CHECKS", "chosen"]
 
-_CHEAP = (weights, gap, chains, sbc, coverage, tarp, collapse, discriminator, mixing)
-_DEAR = (amortization, evidence)
+_CHEAP = (
+    weights,
+    gap,
+    chains,
+    sbc,
+    coverage,
+    tarp,
+    predictive,
+    loo_pit,
+    collapse,
+    discriminator,
+    mixing,
+)
+_DEAR = (amortization, evidence, nuts)
 
 CHECKS: Mapping[str, Check] = {check.__name__: check for check in _CHEAP + _DEAR}
 
