@@ -13,6 +13,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyro_lvm.distributions.likelihoods import Likelihood, as_likelihood
+from pyro_lvm.distributions.start import start_at_mean
 from pyro_lvm.nn import (
     MLP,
     ConditionalNormal,
@@ -44,6 +45,7 @@ class _WithAuxiliary(PyroModule):
         noise: str = "feature",
         num_classes: int | None = None,
         enumerate_labels: bool = False,
+        data_mean: Tensor | None = None,
         num_data: int | None = None,
     ) -> None:
         super().__init__(name=type(self).__name__)
@@ -56,6 +58,8 @@ class _WithAuxiliary(PyroModule):
         self.likelihood = as_likelihood(likelihood, in_features, noise)
         of_x, of_a = (size + (num_classes or 0) for size in self._num_inputs())
         self.decoder = MLP(of_x, self.likelihood.num_outputs, hidden)
+        if data_mean is not None:
+            start_at_mean(self.decoder, self.likelihood, data_mean, in_features)
         self.auxiliary = ConditionalNormal(of_a, auxiliary_features, hidden)
         self.register_buffer("_origin", torch.zeros(latent_features), persistent=False)
 
@@ -131,10 +135,12 @@ class ADGM(_WithAuxiliary):
             output of the decoder.
         num_classes: C; None for no labels.
         enumerate_labels: mark unknown labels to be summed out by any objective.
+        data_mean: ``(D,)`` mean of the training data, for the start of the output bias.
         num_data: N, if batches are parts of the data; the plate then scales by N/B.
 
     Raises:
-        ProgramError: an unknown choice, a size below 1, a likelihood of another size.
+        ProgramError: an unknown choice, a size below 1, a likelihood or
+            ``data_mean`` of another size.
         DataError: ``x`` has another number of features, or no rows; ``y`` another
             shape.
 
@@ -177,10 +183,12 @@ class SDGM(_WithAuxiliary):
         noise: scale of "gaussian": "feature" or "network".
         num_classes: C; None for no labels.
         enumerate_labels: mark unknown labels to be summed out by any objective.
+        data_mean: ``(D,)`` mean of the training data, for the start of the output bias.
         num_data: N, if batches are parts of the data; the plate then scales by N/B.
 
     Raises:
-        ProgramError: an unknown choice, a size below 1, a likelihood of another size.
+        ProgramError: an unknown choice, a size below 1, a likelihood or
+            ``data_mean`` of another size.
         DataError: ``x`` has another number of features, or no rows; ``y`` another
             shape.
 

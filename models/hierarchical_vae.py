@@ -11,6 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_lvm.distributions.likelihoods import Likelihood, as_likelihood
+from pyro_lvm.distributions.start import start_at_mean
 from pyro_lvm.nn import (
     MLP,
     Dense,
@@ -54,10 +55,12 @@ class HierarchicalVAE(PyroModule):
             output of the decoder.
         batch_norm: normalise each hidden layer over the batch; see
             :class:`~pyro_lvm.nn.BatchNorm` on bounds in training.
+        data_mean: ``(D,)`` mean of the training data, for the start of the output bias.
         num_data: N, if batches are parts of the data; the plate then scales by N/B.
 
     Raises:
-        ProgramError: an unknown choice, a size below 1, a likelihood of another size.
+        ProgramError: an unknown choice, a size below 1, a likelihood or
+            ``data_mean`` of another size.
         DataError: ``x`` has another number of features, or no rows.
 
     Example:
@@ -78,6 +81,7 @@ class HierarchicalVAE(PyroModule):
         *,
         noise: str = "feature",
         batch_norm: bool = False,
+        data_mean: Tensor | None = None,
         num_data: int | None = None,
     ) -> None:
         super().__init__(name=type(self).__name__)
@@ -91,6 +95,8 @@ class HierarchicalVAE(PyroModule):
         dense = Dense(sizes[0], first, batch_norm=batch_norm)
         outputs = MLP(dense.out_features, self.likelihood.num_outputs, hidden=())
         self.decoder = nn.Sequential(dense, outputs)
+        if data_mean is not None:
+            start_at_mean(outputs, self.likelihood, data_mean, in_features)
         self.register_buffer("_origin", torch.zeros(sizes[-1]), persistent=False)
 
     def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:

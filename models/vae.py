@@ -11,6 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_lvm.distributions.likelihoods import Likelihood, as_likelihood
+from pyro_lvm.distributions.start import start_at_mean
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.nn import (
     MLP,
@@ -146,10 +147,4 @@ class VAE(PyroModule):
             hint = "Set the bias of your decoder's last layer instead."
             found = f"a {type(self.decoder).__name__}"
             raise ProgramError(explain("data_mean", "the default decoder", found, hint))
-        start = torch.as_tensor(data_mean).flatten()
-        if len(start) != self.in_features:
-            hint = "Pass data.mean(0)."
-            expected = f"{self.in_features} means"
-            raise ProgramError(explain("data_mean", expected, str(len(start)), hint))
-        with torch.no_grad():
-            self.decoder.bias.copy_(self.likelihood.start(start))
+        start_at_mean(self.decoder, self.likelihood, data_mean, self.in_features)

@@ -301,6 +301,14 @@ def test_labels_of_no_class() -> None:
         ELBO(1, "score").loss(model, guide, torch.ones(2, 4), [0, 3])
 
 
+@both_models
+def test_starts_at_the_mean_of_the_data(make) -> None:
+    pixels = torch.tensor([0.1, 0.5, 0.9])
+    model = make(3, 2, 2, (), num_classes=4, data_mean=pixels)
+    nothing = torch.zeros(1, model.decoder.in_features)
+    torch.testing.assert_close(model.decode(nothing).mean, pixels[None])
+
+
 def test_wrong_arguments() -> None:
     with pytest.raises(ProgramError, match="num_classes: expected an integer >= 1, got 0"):
         ADGM(num_classes=0)

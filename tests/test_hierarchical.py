@@ -221,6 +221,14 @@ def test_wrong_arguments() -> None:
         LadderNormal(TopDown((3, 2)), in_features=6)(torch.zeros(4, 7))
 
 
+def test_starts_at_the_mean_of_the_data() -> None:
+    pixels = torch.tensor([0.1, 0.5, 0.9])
+    model = HierarchicalVAE(3, (3, 2), (), data_mean=pixels)
+    torch.testing.assert_close(model.decode(torch.zeros(1, 3)).mean, pixels[None])
+    with pytest.raises(ProgramError, match="data_mean: expected 4 means, got 3"):
+        HierarchicalVAE(4, data_mean=pixels)
+
+
 def test_no_hidden_layers_are_the_identity() -> None:
     x = torch.randn(5, 3)
     dense = Dense(3, (), batch_norm=True)
