@@ -29,8 +29,8 @@ Program = Callable[..., Any]
 
 _NUM_PLACES = 40  # between which the curve of all values is looked at
 _ADVICE = (
-    "The model predicts data that are not like these: too low or too high, or (a curve with two "
-    "bumps) too narrow or too wide. Look at its likelihood."
+    "The model predicts data that are not like these: too low or too high (a curve on one side of "
+    "0), too narrow or too wide (a curve that crosses it). Look at its likelihood."
 )
 _KHAT_ADVICE = "The guide's weights do not bear it: see log_evidence, or leave these data out."
 

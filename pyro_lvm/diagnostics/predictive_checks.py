@@ -42,9 +42,12 @@ class PredictiveCheck:
 
     @property
     def p_values(self) -> dict[str, float]:
-        """How often the statistic of new data is above that of the data, ties counting half."""
+        """How often the statistic of new data is above that of the data, ties counting half.
+
+        The data count as one more tie, so that no p-value is 0.
+        """
         return {
-            name: ((drawn > seen).double() + 0.5 * (drawn == seen)).mean().item()
+            name: _mid_p_value(drawn, seen)
             for (name, seen), drawn in zip(
                 self.observed.items(), self.replicated.values(), strict=True
             )
@@ -132,6 +135,11 @@ def predictive_check(
         for name, statistic in of.items()
     }
     return PredictiveCheck(seen, {name: torch.cat(parts[name]) for name in seen})
+
+
+def _mid_p_value(drawn: Tensor, seen: Tensor) -> float:
+    above, ties = (drawn > seen).sum().item(), (drawn == seen).sum().item()
+    return (above + 0.5 * (ties + 1)) / (len(drawn) + 1)
 
 
 def _with_gaps(values: Tensor, like: Tensor) -> Tensor:
