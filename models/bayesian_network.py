@@ -94,8 +94,8 @@ class BayesianNetwork(PyroModule):
         if self.num_classes is not None:
             classes: dist.TorchDistribution = dist.Categorical(logits=out)
             return classes
-        known = self.noise_scale is not None
-        scale = self.noise_scale if known else draws["log_noise"].exp()
+        noise = self.noise_scale
+        scale = draws["log_noise"].exp() if noise is None else noise
         outcome: dist.TorchDistribution = dist.Normal(out.squeeze(-1), scale)
         return outcome
 
@@ -125,12 +125,12 @@ class BayesianNetwork(PyroModule):
         return draws
 
     def _outcomes(self, y: Any, x: Tensor) -> Tensor:  # (B,)
-        y = torch.as_tensor(y, device=x.device)
-        if y.shape != x.shape[:1]:
-            found = f"shape {tuple(y.shape)}"
+        outcomes = torch.as_tensor(y, device=x.device)
+        if outcomes.shape != x.shape[:1]:
+            found = f"shape {tuple(outcomes.shape)}"
             hint = "Pass one outcome for each row of x; y.squeeze(-1) drops a last dim of 1."
             raise DataError(explain("y", f"shape ({len(x)},)", found, hint))
-        return y if self.num_classes is not None else y.to(x)
+        return outcomes if self.num_classes is not None else outcomes.to(x)
 
 
 def _without_plate(value: Tensor) -> Tensor:

@@ -66,7 +66,8 @@ class WeightPriors(nn.Module):
         else:
             of_one = dist.Normal(self._scale.new_zeros(()), self._scales(name))
         rows, columns = self.shapes[name]
-        return of_one.expand([rows * columns]).to_event(1)
+        prior: dist.TorchDistribution = of_one.expand([rows * columns]).to_event(1)
+        return prior
 
     @torch.no_grad()
     def maximise(self, moments: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -92,7 +93,8 @@ class WeightPriors(nn.Module):
     def _scales(self, name: str) -> Tensor:
         if name not in self.log_scale:
             return self._scale
-        return self.log_scale[name].exp().expand(self.shapes[name]).flatten()
+        scales: Tensor = self.log_scale[name].exp()
+        return scales.expand(self.shapes[name]).flatten()
 
     def _own(self) -> dict[str, tuple[int, int]]:
         """Shapes of the scales that are parameters, by site."""

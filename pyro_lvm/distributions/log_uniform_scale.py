@@ -75,7 +75,8 @@ class LogUniformScale(TorchDistribution):
         shape = Size(sample_shape) + self.batch_shape
         share = self.low.new_empty(shape).uniform_()
         scale = self.low ** (1 - share) * self.high**share
-        return scale * self.low.new_empty(shape).normal_()
+        drawn: Tensor = scale * self.low.new_empty(shape).normal_()
+        return drawn
 
     def log_prob(self, value: Tensor) -> Tensor:  # (*left, *batch)
         """Nats. One form up to b, another above, where both distribution functions are near 1."""
@@ -86,13 +87,15 @@ class LogUniformScale(TorchDistribution):
         log_low, log_high = (torch.special.log_ndtr(-outer / end) for end in (self.low, self.high))
         far = log_high + torch.log1p(-(log_low - log_high).exp())
         mass = torch.where(size < self.high, near, far)
-        return mass - size.log() - (self.high / self.low).log().log()
+        log_p: Tensor = mass - size.log() - (self.high / self.low).log().log()
+        return log_p
 
 
-@register_kl(Normal, LogUniformScale)
+@register_kl(Normal, LogUniformScale)  # type: ignore[untyped-decorator]
 def _divergence(q: Normal, p: LogUniformScale) -> Tensor:
     """For a far below and b far above the draws of q; eq. 14 is 0 at infinite alpha."""
     ratio = q.loc.square() / q.scale.square()
     log_alpha = -ratio.clamp(min=torch.finfo(ratio.dtype).tiny).log()
     dropped = _K1 * torch.sigmoid(-_K2 - _K3 * log_alpha) + 0.5 * torch.log1p(ratio)
-    return dropped + (p.high / p.low).log().log() + _AT_ZERO
+    divergence: Tensor = dropped + (p.high / p.low).log().log() + _AT_ZERO
+    return divergence
