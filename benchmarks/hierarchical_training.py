@@ -15,6 +15,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import pyro
+from torch import Tensor
 
 from pyro_lvm import fit
 from pyro_lvm.annealing import LinearWarmup
@@ -58,7 +59,14 @@ def ladder(
     return model, LadderNormal(model.top_down, in_features=pixels, **options)
 
 
-def auxiliary(make: Callable[..., Any], pixels: int, size: int, width: int) -> Programs:
+def auxiliary(
+    make: Callable[..., Any],
+    pixels: int,
+    size: int,
+    width: int,
+    *,
+    data_mean: Tensor | None = None,
+) -> Programs:
     """ADGM or SDGM with two hidden layers of ``width`` from the data to z."""
     guide = AuxiliaryNormal(
         in_features=pixels,
@@ -68,7 +76,7 @@ def auxiliary(make: Callable[..., Any], pixels: int, size: int, width: int) -> P
         context_features=width,
         conditional_hidden=(width,),
     )
-    return make(pixels, size, size, hidden=(width,)), guide
+    return make(pixels, size, size, hidden=(width,), data_mean=data_mean), guide
 
 
 @dataclass(frozen=True)
