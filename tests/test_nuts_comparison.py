@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.diagnostics import NutsComparison, compare_with_nuts, plot_nuts_comparison
-from pyro_lvm.diagnostics.nuts_comparison import Difference, _compared
+from pyro_lvm.diagnostics.nuts_differences import Difference, compared
 from pyro_lvm.diagnostics.verdict import Status
 from pyro_lvm.errors import ProgramError, PyroLVMError
 
@@ -62,7 +62,7 @@ def test_differences_are_those_known(shift: float, factor: float, status: Status
 def test_errors_are_honest() -> None:
     """Independent Normal draws of both: 400 z-scores of each kind have a mean square of 1."""
     own, exact = torch.randn(1000, 400), torch.randn(2, 200, 400)
-    found = _compared(tuple(map(str, range(400))), own, exact, 0)
+    found = compared(tuple(map(str, range(400))), own, exact, 0)
     for difference in (found.mean, found.log_sd, *found.quantiles.values()):
         square = (difference.value / difference.error).square().mean()
         assert 0.7 < square < 1.4, "a standard error of 7 %, beside what the ESS adds"

@@ -19,7 +19,8 @@ from pyro_lvm.diagnostics.imputation_sweeps import GibbsSweeps
 from pyro_lvm.diagnostics.imputations import Imputations
 from pyro_lvm.diagnostics.loo_pit import LooPit, loo_pit
 from pyro_lvm.diagnostics.mean_correlation import mean_correlation
-from pyro_lvm.diagnostics.nuts_comparison import NutsComparison, compare_with_nuts
+from pyro_lvm.diagnostics.nuts_comparison import compare_with_nuts
+from pyro_lvm.diagnostics.nuts_differences import NutsComparison
 from pyro_lvm.diagnostics.nuts_figure import plot_nuts_comparison
 from pyro_lvm.diagnostics.pooling import Pooled, pool
 from pyro_lvm.diagnostics.posterior import sample_posterior

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pyro_lvm.diagnostics.nuts_comparison import NutsComparison
+from pyro_lvm.diagnostics.nuts_differences import NutsComparison
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ def plot_nuts_comparison(found: NutsComparison) -> Figure:
 
     Example:
         >>> import torch
-        >>> from pyro_lvm.diagnostics.nuts_comparison import Difference
+        >>> from pyro_lvm.diagnostics.nuts_differences import Difference
         >>> off = Difference(torch.tensor([0.1, -0.5]), torch.tensor([0.1, 0.1]))
         >>> ones = torch.ones(2)
         >>> found = NutsComparison(("z[0]", "z[1]"), off, off, {0.5: off}, ones, 100 * ones, 0)
