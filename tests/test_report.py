@@ -171,6 +171,19 @@ def test_mixing_variables_are_told_apart_by_their_number(x: Tensor) -> None:
     assert numbers["mixing.elbo_at_least"] < numbers["mixing.elbo_at_most"]
 
 
+def test_mixing_variables_of_the_model_have_no_sandwich(x: Tensor) -> None:
+    def mixed(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            hidden = dist.Normal(torch.zeros(2), 0.5).to_event(1)
+            zeta = pyro.sample("zeta", hidden, infer={"is_auxiliary": True})
+            z = pyro.sample("z", dist.Normal(zeta, 0.5).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    found = report(mixed, Normals(), x[:5], objective=DSIVI(2), checks=["mixing"])
+    assert statuses(found) == {"mixing": "skip"}
+    assert "explicit prior" in str(found)
+
+
 def test_chains_of_one_joint_posterior(x: Tensor) -> None:
     """A latent of all data: one chain for it, no plate to look for the slowest in."""
 
@@ -269,11 +282,13 @@ def test_errors_in_three_parts_keep_their_advice(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("y", dist.Normal(x, 1.0).to_event(1))
 
-    (verdict,) = report(model, guide, x, checks=["weights"]).verdicts
+    found = report(model, guide, x, checks=["weights"])
+    (verdict,) = found.verdicts
     assert verdict.status == Status.ERROR
     assert verdict.finding.startswith("could not be run: ")
     assert "Try:" not in verdict.finding
     assert verdict.advice
+    assert verdict.advice in Page(found.to_html()).text
 
 
 def test_an_unknown_check_is_named(x: Tensor) -> None:

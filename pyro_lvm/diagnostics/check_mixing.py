@@ -6,6 +6,7 @@ from pyro_lvm.diagnostics.report_case import Case, DoesNotApply, Finding
 from pyro_lvm.diagnostics.sandwich import plot_sandwich
 from pyro_lvm.diagnostics.thresholds import MAX_SANDWICH
 from pyro_lvm.diagnostics.verdict import Status, Verdict
+from pyro_lvm.errors import ProgramError
 from pyro_lvm.objectives import DSIVI
 
 __all__ = ["mixing"]
@@ -28,7 +29,10 @@ def mixing(case: Case) -> Finding:
         raise DoesNotApply("the objective averages no mixing variables out.")
     programs = (case.model, case.guide, *case.args)
     options = {"chunk_mixing": _CHUNK, **case.kwargs}
-    lower, upper = DSIVI.sandwich(*programs, num_mixing=_NUM_MIXING[-1], **options)
+    try:
+        lower, upper = DSIVI.sandwich(*programs, num_mixing=_NUM_MIXING[-1], **options)
+    except ProgramError as error:
+        raise DoesNotApply(str(error)) from error
     width = (upper - lower).mean().item()
     numbers = {"elbo_at_least": lower.mean().item(), "elbo_at_most": upper.mean().item()}
     finding = (

@@ -92,7 +92,9 @@ def report(
     """Run all checks of a fitted model and guide that apply, and say what to do next.
 
     A check that does not apply says so, and one that fails to run does not lose the others.
-    Use data that the programs were not trained on. Modules are in evaluation mode meanwhile.
+    Use data that the programs were not trained on: after ``result = fit(...)`` it is
+    ``report(result.model, result.guide, x_test, objective=result.objective)``. Modules are in
+    evaluation mode meanwhile.
 
     Args:
         model: generative program, called as ``model(*args, **kwargs)``.

@@ -45,7 +45,7 @@ _PAGE = Template("""<!DOCTYPE html>
 """)
 
 _LINE = Template("""<li class="$status">$badge
-<div>$link: $finding</div></li>
+<div>$link: $finding$hint</div></li>
 """)
 
 _SECTION = Template("""<section id="$name">
@@ -129,6 +129,7 @@ def _common(section: Section) -> dict[str, str]:
         "check": check,
         "link": f'<a href="#{name}">{check}</a>' if section.was_run else f"<b>{check}</b>",
         "finding": escape(verdict.finding),
+        "hint": "" if section.was_run else escape(f" {verdict.advice}".rstrip()),
         "status": verdict.status,
         "badge": f'<span class="badge {verdict.status}">{_WORDS[verdict.status]}</span>',
     }
