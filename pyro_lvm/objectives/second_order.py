@@ -39,9 +39,11 @@ class SecondOrderELBO(Objective):
     posterior predicts them, and the guide stays an approximation of that posterior. In an ELBO
     of data and labels together the guide bends instead.
 
-    The value is the ELBO of the data, in nats per datum, a bound on log p(x). Far from the guide's
-    optimum its step says little of where the posterior goes: train without labels first. A
-    training step runs both programs three times.
+    One step passes on a part of the label's pull, the smaller the flatter the ELBO is in
+    :math:`\phi`, so the labels need a larger weight than in an ELBO. Where no latent knows
+    anything of the label and the predictor reads none, neither moves: start from random
+    parameters, not from a model trained without labels. A training step runs both programs
+    three times. The value is the ELBO of the data, in nats per datum, a bound on log p(x).
 
     References:
         Tu, Talbot, Gallagher, Carlson (2021), *Supervising the decoder of variational
