@@ -62,7 +62,8 @@ class WeightPriors(nn.Module):
     def prior(self, name: str) -> dist.TorchDistribution:
         """Of one site: event ``(rows * columns,)``."""
         if self.kind == "log_uniform":
-            of_one: dist.TorchDistribution = LogUniformScale(_SMALLEST * self._scale, self._scale)
+            low = _SMALLEST * self._scale
+            of_one: dist.TorchDistribution = LogUniformScale(low, self._scale, validate_args=False)
         else:
             of_one = dist.Normal(self._scale.new_zeros(()), self._scales(name))
         rows, columns = self.shapes[name]

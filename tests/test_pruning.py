@@ -15,7 +15,7 @@ from pyro_lvm.diagnostics import (
 )
 from pyro_lvm.errors import PyroLVMError
 from pyro_lvm.guides import NormalWeights
-from pyro_lvm.models import BayesianMLP
+from pyro_lvm.models import BayesianLSTM, BayesianMLP
 
 LOG_ALPHA = {"w1": torch.tensor([-4.0, 2.9, 3.1, 9.0]), "w2": torch.tensor([0.0, 5.0])}
 
@@ -103,3 +103,21 @@ def test_bands_are_drawn_in_order() -> None:
     line = plot_predictive_bands(x, bands).axes[0].lines[0]
     assert line.get_xdata().tolist() == [0.0, 1.0, 2.0]
     assert line.get_ydata().tolist() == [0.0, 2.0, 4.0]
+
+
+def test_groups_of_a_recurrent_network_are_counted_with_its_weights() -> None:
+    """A pruned gate leaves its bias, a pruned unit nothing that reads it."""
+    model = BayesianLSTM(3, 4, 5, groups=True)
+    means = model.starts()
+    scales = {name: torch.full_like(mean, 1e-6) for name, mean in means.items()}
+    scales["gates"][2], scales["units"][1] = 9.0, 9.0
+    report = pruning_report({name: (means[name], scales[name]) for name in means})
+    assert report.counts["gates"] == (15, 16)
+    assert report.counts["units"] == (3, 4)
+    kept = {name: mean * report.kept[name] for name, mean in means.items()}
+    left = model.folded(model.matrices(kept))
+    assert left["w1"][2, :-1].eq(0).all()
+    assert left["w1"][2, -1] != 0
+    assert left["w1"][:, 3 + 1].eq(0).all()
+    assert left["w2"][:, 1].eq(0).all()
+    assert sum(int(w.count_nonzero()) for w in left.values()) == 16 * 8 - 7 - 15 + 5 * 5 - 5

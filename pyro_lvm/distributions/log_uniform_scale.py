@@ -43,6 +43,7 @@ class LogUniformScale(TorchDistribution):
     Args:
         low: a, ``(*batch,)``.
         high: b, ``(*batch,)``, above a.
+        validate_args: whether the ends are checked; Pyro's default if left out.
 
     Raises:
         ProgramError: a not above 0, or b not above a.
@@ -60,16 +61,17 @@ class LogUniformScale(TorchDistribution):
     support = constraints.real
     has_rsample = True
 
-    def __init__(self, low: Tensor, high: Tensor) -> None:
-        if not bool(((low > 0) & (low < high)).all()):
+    def __init__(self, low: Tensor, high: Tensor, validate_args: bool | None = None) -> None:
+        self.low, self.high = torch.broadcast_tensors(low, high)
+        super().__init__(self.low.shape, validate_args=validate_args)
+        if self._validate_args and not bool(((low > 0) & (low < high)).all()):
             expected, found = "0 < low < high", f"low={low} and high={high}"
             hint = "Pass low=torch.tensor(1e-3), high=torch.tensor(1.0)."
             raise ProgramError(explain("LogUniformScale", expected, found, hint))
-        self.low, self.high = torch.broadcast_tensors(low, high)
-        super().__init__(self.low.shape, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> LogUniformScale:
-        return LogUniformScale(self.low.expand(batch_shape), self.high.expand(batch_shape))
+        low, high = (end.expand(batch_shape) for end in (self.low, self.high))
+        return LogUniformScale(low, high, validate_args=False)
 
     def rsample(self, sample_shape: Any = _NO_SIZE) -> Tensor:  # (*sample, *batch)
         shape = Size(sample_shape) + self.batch_shape
