@@ -71,4 +71,5 @@ class CorrectedDraws:
 def _by_feature(name: str, values: Tensor) -> Any:
     import arviz
 
-    return getattr(arviz, name)(arviz.convert_to_dataset({"x": values.cpu().numpy()}))["x"].values
+    chains: Any = {"x": values.cpu().numpy()}
+    return getattr(arviz, name)(chains)["x"].values

@@ -1,0 +1,152 @@
+"""Flows trained as independent proposals, by objectives of their own.
+
+Each is judged by chains that its draws feed: acceptance, effective sample size and distance to
+the target, and what they cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from time import process_time
+
+import pyro
+import pyro.distributions as dist
+import torch
+from matplotlib.figure import Figure
+from pyro.distributions.transforms import AffineTransform
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.distributions import Transform, constraints
+
+from benchmarks.acceptance_targets import TARGETS, model, scores
+from pyro_lvm.metropolis import independence_chain
+from pyro_lvm.objective import Objective
+from pyro_lvm.objectives import ELBO, MHAcceptance
+
+__all__ = ["OBJECTIVES", "RUNS", "fitted", "picture", "run"]
+
+STEPS, RATE, MAX_NORM, DRAWS = 2500, 5e-3, 5.0, 256
+MAX_LOG_SCALE = 2.0  # of one coupling
+CHAINS, LENGTH, WARMUP = 64, 1000, 100
+START = 4.0  # standard deviation of the flow at first: all targets are within it
+
+OBJECTIVES: dict[str, Callable[[], Objective]] = {
+    "reverse KL": partial(ELBO, 2 * DRAWS),
+    "symmetric KL": partial(MHAcceptance, DRAWS, lower_bound="symmetric"),
+    "acceptance": partial(MHAcceptance, DRAWS),
+}
+RUNS = [f"{target}, {objective}" for target in TARGETS for objective in OBJECTIVES]
+
+
+class Coupling(Transform):
+    """One coordinate moved and scaled as the other says, and the two exchanged."""
+
+    bijective = True
+    domain = codomain = constraints.real_vector
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(cache_size=1)
+        self.net = net
+
+    def _affine(self, kept: Tensor) -> list[Tensor]:
+        shift, log_scale = self.net(kept).chunk(2, -1)
+        return [shift, MAX_LOG_SCALE * torch.tanh(log_scale / MAX_LOG_SCALE)]
+
+    def _call(self, x: Tensor) -> Tensor:
+        kept, moved = x.chunk(2, -1)
+        shift, log_scale = self._affine(kept)
+        return torch.cat([moved * log_scale.exp() + shift, kept], -1)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        moved, kept = y.chunk(2, -1)
+        shift, log_scale = self._affine(kept)
+        return torch.cat([kept, (moved - shift) * (-log_scale).exp()], -1)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._affine(x[..., :1])[1].squeeze(-1)
+
+
+class Proposal(PyroModule):
+    """A flow of six affine couplings on the plane, wide at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(
+            nn.Sequential(nn.Linear(1, 32), nn.SiLU(), nn.Linear(32, 2)) for _ in range(6)
+        )
+        for net in self.nets:
+            nn.init.zeros_(net[-1].bias)
+            nn.init.normal_(net[-1].weight, std=0.01)
+        self.log_scale = nn.Parameter(torch.full((2,), START).log())
+
+    def forward(self) -> None:
+        widened = AffineTransform(0.0, self.log_scale.exp(), event_dim=1)
+        layers = [*(Coupling(net) for net in self.nets), widened]
+        noise = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+        pyro.sample("z", dist.TransformedDistribution(noise, layers))
+
+
+def fitted(name: str, objective: str, steps: int) -> Proposal:
+    """By Adam on clipped gradients, at a rate that falls to 0 in the last half."""
+    guide = Proposal()
+    module = OBJECTIVES[objective]()(partial(model, name), guide)
+    parameters = [*guide.parameters()]
+    optimiser = torch.optim.Adam(parameters, RATE)
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = RATE * min(1.0, 2.0 * (1.0 - step / steps))
+        optimiser.zero_grad()
+        module().backward()
+        nn.utils.clip_grad_norm_(parameters, MAX_NORM)
+        optimiser.step()
+    return guide
+
+
+def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
+    """Acceptance, ESS and their cost for one target and objective."""
+    pyro.set_rng_seed(seed)
+    target, objective = name.split(", ")
+    began = process_time()
+    guide = fitted(target, objective, steps or STEPS)
+    trained = process_time()
+    draws, acceptance = chains(target, guide)
+    found = scores(target, draws)
+    seconds = process_time() - trained
+    effective = found["ESS per 1000"] * draws.shape[:2].numel() / 1000
+    return {
+        "acceptance": acceptance,
+        **found,
+        "ESS per second": effective / seconds,
+        "training, seconds": trained - began,
+        "training, gradients of the target": 2.0 * DRAWS * (steps or STEPS),
+    }
+
+
+@torch.no_grad()
+def chains(target: str, guide: Proposal) -> tuple[Tensor, float]:
+    """States ``(chains, draws, 2)`` after the warm-up, and the acceptance rate."""
+    shape = (LENGTH + WARMUP) * CHAINS
+    particles = ELBO(shape).particles(partial(model, target), guide)
+    z = particles.values["z"].unflatten(0, (-1, CHAINS))
+    chain = independence_chain(particles.log_weights.unflatten(0, (-1, CHAINS)))
+    states = z.gather(0, chain.rows[..., None].expand_as(z))[WARMUP:]
+    return states.transpose(0, 1), chain.acceptance[WARMUP:].mean().item()
+
+
+def picture(steps: int | None = None) -> Figure:
+    """Draws of the proposals and of their chains, beside exact ones."""
+    pyro.set_rng_seed(0)
+    figure = Figure(figsize=(9.0, 9.5), layout="constrained")
+    axes = figure.subplots(len(TARGETS), 4, sharex=True, sharey=True)
+    for row, target in zip(axes, TARGETS, strict=True):
+        kinds = {f"{target}: exact": TARGETS[target].sample((2000,))}
+        for objective in ("reverse KL", "acceptance"):
+            guide = fitted(target, objective, steps or STEPS)
+            draws = ELBO(2000).particles(partial(model, target), guide).values["z"]
+            kinds[f"proposal, {objective}"] = draws
+        kinds["its chains"] = chains(target, guide)[0][:, -1].flatten(0, -2)
+        for axis, (title, z) in zip(row, kinds.items(), strict=True):
+            axis.plot(*z.T, ".", markersize=1.5, alpha=0.5)
+            axis.set(xlim=(-8, 8), ylim=(-8, 8), aspect="equal")
+            axis.set_title(title, fontsize=9)
+    return figure
