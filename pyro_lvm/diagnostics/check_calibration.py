@@ -25,9 +25,9 @@ def sbc(case: Case) -> Finding:
     References:
         Talts, Betancourt, Simpson, Vehtari, Gelman (2018), Validating Bayesian inference
         algorithms with simulation-based calibration, arXiv:1804.06788.
-        Saeilynoja, Buerkner, Vehtari (2022), Graphical test for discrete uniformity,
+        Säilynoja, Bürkner, Vehtari (2022), Graphical test for discrete uniformity,
         arXiv:2103.10522.
-        Modrak et al. (2023), Simulation-based calibration checking for Bayesian computation,
+        Modrák et al. (2023), Simulation-based calibration checking for Bayesian computation,
         arXiv:2211.02383.
     """
     found = sbc_of(case.simulations)

@@ -22,7 +22,7 @@ def chains(case: Case) -> Finding:
     four chains. What no proposal reaches, no chain finds.
 
     References:
-        Vehtari, Gelman, Simpson, Carpenter, Buerkner (2021), Rank-normalization, folding, and
+        Vehtari, Gelman, Simpson, Carpenter, Bürkner (2021), Rank-normalization, folding, and
         localization: an improved R-hat, arXiv:1903.08008.
     """
     with warnings.catch_warnings():
