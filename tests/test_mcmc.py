@@ -215,3 +215,11 @@ def test_the_kernel_starts_at_the_guide_only(oracle: LinearGaussian, x: Tensor) 
     mcmc = MCMC(kernel, num_samples=5, initial_params=start, disable_progbar=True)
     with pytest.raises(PyroLVMError, match="initial_params: expected none: chains start at"):
         mcmc.run(x)
+
+
+def test_the_kernel_tells_that_chains_stand_still(oracle: LinearGaussian, x: Tensor) -> None:
+    far = off(oracle, shift=20.0, widening=1.0)
+    kernel = IndependentMetropolisHastings(oracle.model, far)
+    mcmc = MCMC(kernel, num_samples=1000, warmup_steps=50, disable_progbar=True)
+    with pytest.warns(UserWarning, match="IndependentMetropolisHastings: expected 1% of the prop"):
+        mcmc.run(x)
