@@ -12,7 +12,15 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_lvm import fit
-from pyro_lvm.errors import CheckpointError, DataError, PlateError, ProgramError
+from pyro_lvm.distributions import Implicit
+from pyro_lvm.errors import (
+    CheckpointError,
+    DataError,
+    DensityError,
+    MixingError,
+    PlateError,
+    ProgramError,
+)
 from pyro_lvm.mcmc import RandomWalk
 from pyro_lvm.objectives import MarkovAcceptance, MHAcceptance
 from pyro_lvm.oracles import LinearGaussian
@@ -241,6 +249,19 @@ def test_a_minibatch_beside_a_latent_of_all_data_is_refused() -> None:
 
     with pytest.raises(PlateError, match="plate 'data': expected all data, to accept moves"):
         MHAcceptance(4).differentiable_loss(model, guide, torch.randn(30))
+
+
+def test_guides_without_a_density_are_refused() -> None:
+    def implicit() -> None:
+        pyro.sample("z", Implicit(lambda shape: torch.randn(shape)))
+
+    def mixed() -> None:
+        psi = pyro.sample("psi", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
+        pyro.sample("z", dist.Normal(psi, 1.0))
+
+    for guide in (implicit, mixed):
+        with pytest.raises((DensityError, MixingError)):
+            MHAcceptance(4).differentiable_loss(target, guide)
 
 
 def test_a_site_without_rsample_is_refused() -> None:

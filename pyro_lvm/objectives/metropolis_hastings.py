@@ -32,16 +32,21 @@ class MHAcceptance(AcceptanceObjective):
     False (and the number has nothing to do with log p(x)). A mode that the guide never visits
     stays unseen, at whatever rate.
 
+    The guide needs a density, a flow's for instance: chains that accept by an estimated one have
+    another limit. Implicit and semi-implicit guides are refused. For proposals from where a chain
+    is, see :class:`MarkovAcceptance`; for a target given by samples, and proposals without a
+    density, :class:`ImplicitAcceptance`.
+
     The model is the target and gets no gradient. Where the programs have a data plate, pass the
     numbers of the rows last, ``objective.loss(model, guide, x, index)``, and ``num_data``: each
     datum has its own chains, and accepts for itself. The programs are called without them, but
     by ``fit``, whose batches ``(x, index)`` they take as ``forward(self, x, index=None)``.
     Evaluation without an index starts chains anew.
 
-    For latents of all data, "symmetric" is doubly stochastic: it is linear in log p(x, z), so that a
-    minibatch in a subsampled plate gives an unbiased estimate of it and of its gradient. To accept
-    takes all data: ``objective.move(model, guide, x)`` moves the chains, first and then once an
-    epoch, say; steps on minibatches leave them where they are. "jensen" is not linear, and
+    For latents of all data, "symmetric" is doubly stochastic: it is linear in log p(x, z), so that
+    a minibatch in a subsampled plate gives an unbiased estimate of it and of its gradient. To
+    accept takes all data: ``objective.move(model, guide, x)`` moves the chains, first and then once
+    an epoch, say; steps on minibatches leave them where they are. "jensen" is not linear, and
     refuses minibatches.
 
     References:
