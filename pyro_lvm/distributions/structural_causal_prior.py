@@ -121,8 +121,10 @@ class StructuralCausalPrior(nn.Module):
         return moved
 
     def _linked(self) -> _Linked:
-        own = self.link or AffineTransform(self.loc, self.log_scale.exp())
-        return _Linked(cast(Transform, own), self.num_causal)
+        if self.link is None:
+            affine = AffineTransform(self.loc, self.log_scale.exp())
+            return _Linked(affine, self.num_causal)
+        return _Linked(cast(Transform, self.link), self.num_causal)
 
 
 class _Structure(Transform):
@@ -137,7 +139,8 @@ class _Structure(Transform):
         self.kept = torch.eye(len(adjacency)).to(adjacency) - adjacency
 
     def _call(self, noise: Tensor) -> Tensor:
-        return noise @ torch.linalg.inv(self.kept)
+        u: Tensor = noise @ torch.linalg.inv(self.kept)
+        return u
 
     def _inverse(self, u: Tensor) -> Tensor:
         return u @ self.kept
