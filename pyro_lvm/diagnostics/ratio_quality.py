@@ -176,6 +176,7 @@ def ratio_quality(
 
 
 def quality_of_logits(real: Tensor, fake: Tensor, num_bins: int) -> RatioQuality:
+    """From logits ``(num_samples, *plates)`` of draws of the guide, and of the contrast."""
     probability = torch.cat([real, fake]).sigmoid().flatten()
     label = torch.cat([torch.ones_like(real), torch.zeros_like(fake)]).flatten()
     place = (probability * num_bins).long().clamp(max=num_bins - 1)
