@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import faults
-from benchmarks.faults import DIAGNOSTICS, SIMULATED, outcomes, run, table
+from benchmarks.faults import DIAGNOSTICS, PARTS, SIMULATED, outcomes, table
 from benchmarks.faults_planted import EXACT, FAULTS
 from pyro_lvm.diagnostics import log_evidence
 
@@ -26,14 +26,15 @@ CATCHERS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults_are_caught(name) -> None:
-    found = run(FAULTS[name], seed=10)
+    (found,) = outcomes(None, name, FAULTS[name], range(10, 11))
     assert found.keys() == set(DIAGNOSTICS)
     assert {diagnostic for diagnostic in CATCHERS[name] if not found[diagnostic]} == set()
 
 
 @pytest.mark.parametrize("name", EXACT)
 def test_exact_guides_pass(name) -> None:
-    assert not any(run(EXACT[name], seed=10).values())
+    (found,) = outcomes(None, name, EXACT[name], range(10, 11))
+    assert not any(found.values())
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -48,16 +49,16 @@ def test_exact_guides_are_exact(name) -> None:
 def test_finished_runs_are_kept_and_counted(tmp_path, monkeypatch) -> None:
     seeds = []
 
-    def pretended(planted, seed):
+    def pretended(planted, part, seed):
         seeds.append(seed)
         return dict.fromkeys(DIAGNOSTICS, seed == 1) | {"collapse": None}
 
     monkeypatch.setattr(faults, "run", pretended)
     path = tmp_path / "faults.json"
-    outcomes(path, "narrow", FAULTS["narrow"], 2)
-    found = outcomes(path, "narrow", FAULTS["narrow"], 3)
-    assert seeds == [0, 1, 2]
-    assert len(json.loads(path.read_text())) == 3
+    outcomes(path, "narrow", FAULTS["narrow"], range(2))
+    found = outcomes(path, "narrow", FAULTS["narrow"], range(3))
+    assert seeds == [seed for seed in range(3) for _ in PARTS]
+    assert len(json.loads(path.read_text())) == 3 * len(PARTS)
     line = table(FAULTS, {"narrow": found}).splitlines()[-1]
     assert line.count("| 1/3 ") == len(DIAGNOSTICS) - 1
     exact = table(EXACT, {"linear": found}, interval=True).splitlines()[-1]
