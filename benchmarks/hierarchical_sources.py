@@ -43,6 +43,7 @@ class Run:
         num_layers: of the mixing.
         epochs: passes over the data.
         lr: rate at first; it falls to 0.
+        covariance: of the guide's Normal.
     """
 
     knows_segment: bool
@@ -51,11 +52,14 @@ class Run:
     num_layers: int
     epochs: int
     lr: float
+    covariance: str = "diagonal"
 
 
 RUNS = {
-    "linear, 3 sources, iVAE": Run(True, 3, 250, 1, 60, 1e-2),
-    "linear, 3 sources, VAE": Run(False, 3, 250, 1, 60, 1e-2),
+    "linear, 3 sources, iVAE": Run(True, 3, 250, 1, 200, 1e-2),
+    "linear, 3 sources, VAE": Run(False, 3, 250, 1, 200, 1e-2),
+    "linear, 3 sources, iVAE, full covariance": Run(True, 3, 250, 1, 60, 1e-2, "full"),
+    "linear, 3 sources, VAE, full covariance": Run(False, 3, 250, 1, 60, 1e-2, "full"),
     "nonlinear, 2 sources, iVAE": Run(True, 2, 500, 3, 60, 3e-3),
     "nonlinear, 2 sources, VAE": Run(False, 2, 500, 3, 60, 3e-3),
 }
@@ -108,9 +112,15 @@ def _programs(sources: SegmentSources, chosen: Run) -> tuple[Any, Any]:
             in_features=size + segments,
             latent_features=size,
             hidden=HIDDEN[:1],
+            conditional=chosen.covariance,
             context_features=HIDDEN[0],
             conditional_hidden=HIDDEN[1:],
         )
         return model, guide
-    guide = AmortizedNormal(in_features=size, latent_features=size, hidden=HIDDEN)
+    guide = AmortizedNormal(
+        in_features=size,
+        latent_features=size,
+        hidden=HIDDEN,
+        covariance=chosen.covariance,
+    )
     return VAE(size, size, HIDDEN, likelihood), guide
