@@ -92,7 +92,7 @@ class AmortizationGap:
         finding = (
             f"the ELBO is {told['gap']:.2g} nats per datum below log p(x): "
             f"{told['approximation_gap']:.2g} by the family and {told['amortization_gap']:.2g} "
-            f"+- {told['amortization_gap_error']:.1g} by the encoder."
+            f"± {told['amortization_gap_error']:.1g} by the encoder."
         )
         if total_variation(told["gap"]) <= MAX_TOTAL_VARIATION:
             return Verdict("amortization", Status.PASS, finding)

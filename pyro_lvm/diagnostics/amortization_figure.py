@@ -25,7 +25,7 @@ def plot_amortization_gap(gap: AmortizationGap) -> Figure:
         The figure, not shown and not known to ``pyplot``.
 
     Example:
-        >>> import pyro, pyro.distributions as dist
+        >>> import pyro, pyro.distributions as dist, torch
         >>> from pyro_lvm.diagnostics import amortization_gap
         >>> def model(x):
         ...     with pyro.plate("data", len(x)):

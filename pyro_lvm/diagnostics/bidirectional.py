@@ -82,7 +82,7 @@ class EvidenceSandwich:
         size, error = told["sandwich"], told["sandwich_error"]
         finding = (
             f"log p(x) of simulated data is between {told['log_evidence_lower']:.3f} and "
-            f"{told['log_evidence_upper']:.3f} nats per datum, a gap of {size:.2g} +- {error:.1g}."
+            f"{told['log_evidence_upper']:.3f} nats per datum, a gap of {size:.2g} ± {error:.1g}."
         )
         if size < -3 * error:
             return Verdict("evidence", Status.FAIL, f"The sides are crossed: {finding}", _CROSSED)

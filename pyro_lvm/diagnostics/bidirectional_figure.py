@@ -28,7 +28,7 @@ def plot_evidence_sandwich(sandwich: EvidenceSandwich) -> Figure:
         >>> none = torch.zeros(2)
         >>> sandwich = EvidenceSandwich(sides[0], none, sides[1], none, num_samples=8)
         >>> plot_evidence_sandwich(sandwich).axes[1].get_title()
-        'mean gap 0.05 +- 0.05 nats'
+        'mean gap 0.05 ± 0.05 nats'
     """
     from matplotlib.figure import Figure
 
@@ -47,6 +47,6 @@ def plot_evidence_sandwich(sandwich: EvidenceSandwich) -> Figure:
     gap = sandwich.gap.flatten().cpu()
     right.hist(gap[gap.isfinite()].numpy(), bins=30, color="tab:blue", alpha=0.8)
     right.axvline(0.0, color="0.6", linestyle="--")
-    title = f"mean gap {gap.mean():.2g} +- {sandwich.gap_error:.1g} nats"
+    title = f"mean gap {gap.mean():.2g} ± {sandwich.gap_error:.1g} nats"
     right.set(xlabel="gap, nats", ylabel="number of data", title=title)
     return figure

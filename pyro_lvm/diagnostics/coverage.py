@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from pyro_lvm.diagnostics.sbc_curves import Curves
 from pyro_lvm.diagnostics.simulations import Simulations
 from pyro_lvm.diagnostics.simulations_scores import GUIDE
-from pyro_lvm.diagnostics.verdict import Status, Verdict
+from pyro_lvm.diagnostics.verdict import Status, Verdict, percent
 
 __all__ = ["Coverage", "coverage"]
 
@@ -51,20 +52,25 @@ class Coverage:
         if curves.status == Status.PASS:
             level, shares = curves.share_near(0.9)
             found = (
-                f"regions of {level:.0%} hold the truth in {shares.min():.1%} to "
-                f"{shares.max():.1%} of {curves.num_simulations} simulations "
+                f"regions of {percent(level)} hold the truth in {_exact(shares.min())} to "
+                f"{_exact(shares.max())} of {curves.num_simulations} simulations "
                 f"({curves.p_text(curves.worst())})."
             )
             return Verdict(_CHECK, Status.PASS, found)
         worst = curves.worst()
         label, errors = curves.labels[worst], curves.shares[:, worst] - curves.promised
         place = int(errors.abs().argmax())
+        level = percent(curves.promised[place].item())
         found = (
-            f"regions of {curves.promised[place]:.0%} of {_regions(label)} hold the truth in "
-            f"{curves.shares[place, worst]:.1%} of {curves.num_simulations} simulations "
+            f"regions of {level} of {_regions(label)} hold the truth in "
+            f"{_exact(curves.shares[place, worst])} of {curves.num_simulations} simulations "
             f"({curves.p_text(worst)})."
         )
         return Verdict(_CHECK, curves.status, found, _SURE if errors[place] < 0 else _UNSURE)
+
+
+def _exact(share: Tensor) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _regions(label: str) -> str:
