@@ -1,7 +1,7 @@
 """Digits with 100 labels: error of deep generative models and of a classifier on the labels alone.
 
-8 by 8 digits, binarised anew for each step; ten labels a class, all of them in every step
-beside 100 unlabelled digits. Errors are those of 397 test digits, read as grey values. M2 is
+Digits, 8 by 8 or MNIST's, binarised anew for each step; ten labels a class, all of them in every
+step beside 100 unlabelled digits. Errors are those of test digits, read as grey values. M2 is
 written and trained as in Pyro's example of semi-supervised VAEs: TraceEnum_ELBO, labels
 enumerated in the guide, the classifier's loss in a second step.
 
@@ -18,6 +18,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from benchmarks.training import train
-from pyro_lvm.data import digits
+from pyro_lvm.data import DataSplits, digits
 from pyro_lvm.guides import AuxiliaryNormal
 from pyro_lvm.models import ADGM, SDGM
 from pyro_lvm.nn import MLP, ConditionalNormal, data_plate, diagonal_normal, joined
@@ -37,11 +38,36 @@ from pyro_lvm.objectives import ELBO, IWAE
 
 __all__ = ["RUNS", "run"]
 
-PIXELS, CLASSES, LATENTS, HIDDEN = 64, 10, 4, (100,)
-NUM_LABELS, BATCH = 100, 100
-WEIGHT = 1.4  # of the classifier's log-probability of a known label: 0.1 * data / labels
-STEPS, RATE = 2000, 3e-3  # 143 passes over the unlabelled digits
-DRAWS = 5
+CLASSES, NUM_LABELS, BATCH, DRAWS = 10, 100, 100, 5
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Pictures and what is made for them.
+
+    Attributes:
+        data: reads them.
+        pixels: of one.
+        latents: features of each latent site.
+        width: of hidden layers.
+        weight: of the classifier's log-probability of a known label: 0.1 * data / labels.
+        steps: of training.
+        rate: of Adam.
+        every: of the test digits each so-manieth is used.
+    """
+
+    data: Callable[[], DataSplits]
+    pixels: int
+    latents: int
+    width: int
+    weight: float
+    steps: int
+    rate: float
+    every: int = 1
+
+
+SMALL = Digits(partial(digits, num_validation=0), 64, 4, 100, 1.4, 2000, 3e-3)
+"""143 passes over the unlabelled digits."""
 
 Batch = Callable[[], tuple[Tensor, Tensor]]
 Predict = Callable[[Tensor], Tensor]
@@ -51,36 +77,36 @@ Readings = dict[str, Predict]
 """One or more ways to ask a trained model."""
 
 
-def classifier(batch: Batch, steps: int) -> Readings:
+def classifier(sizes: Digits, batch: Batch, steps: int) -> Readings:
     """A network of the labels alone."""
-    network = MLP(PIXELS, CLASSES, (*HIDDEN, *HIDDEN))
+    network = MLP(sizes.pixels, CLASSES, (sizes.width, sizes.width))
 
     class Loss(nn.Module):
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return cross_entropy(network(x)[y >= 0], y[y >= 0])
 
-    train(Loss(), network.parameters(), batch, steps, RATE)
+    train(Loss(), network.parameters(), batch, steps, sizes.rate)
     return {"classifier": network}
 
 
-def auxiliary(make: Callable[..., Any], batch: Batch, steps: int) -> Readings:
+def auxiliary(make: Callable[..., Any], sizes: Digits, batch: Batch, steps: int) -> Readings:
     """ADGM or SDGM, unknown labels drawn by the guide."""
-    sizes: dict[str, Any] = {
-        "latent_features": LATENTS,
-        "auxiliary_features": LATENTS,
-        "hidden": HIDDEN,
+    shared: dict[str, Any] = {
+        "latent_features": sizes.latents,
+        "auxiliary_features": sizes.latents,
+        "hidden": (sizes.width,),
         "num_classes": CLASSES,
     }
     guide = AuxiliaryNormal(
-        in_features=PIXELS,
-        classifier_weight=WEIGHT,
-        context_features=HIDDEN[0],
-        conditional_hidden=HIDDEN,
-        **sizes,
+        in_features=sizes.pixels,
+        classifier_weight=sizes.weight,
+        context_features=sizes.width,
+        conditional_hidden=(sizes.width,),
+        **shared,
     )
-    model = make(PIXELS, **sizes)
+    model = make(sizes.pixels, **shared)
     module = ELBO(DRAWS, "score")(model, guide)
-    train(module, module.parameters(), batch, steps, RATE, per=BATCH)
+    train(module, module.parameters(), batch, steps, sizes.rate, per=BATCH)
     guide.eval()
     return {"classifier": guide.classify, "Bayes' rule": partial(by_bounds, model, guide)}
 
@@ -94,17 +120,18 @@ def by_bounds(model: Any, guide: Any, x: Tensor) -> Tensor:  # (B, C)
 class M2(nn.Module):
     """Model and guide of Pyro's example, and the sum of its three losses."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: Digits) -> None:
         super().__init__()
-        self.classifier = MLP(PIXELS, CLASSES, (*HIDDEN, *HIDDEN))
-        self.encoder = ConditionalNormal(PIXELS + CLASSES, LATENTS, HIDDEN)
-        self.decoder = MLP(LATENTS + CLASSES, PIXELS, HIDDEN)
+        self.sizes = sizes
+        self.classifier = MLP(sizes.pixels, CLASSES, (sizes.width, sizes.width))
+        self.encoder = ConditionalNormal(sizes.pixels + CLASSES, sizes.latents, (sizes.width,))
+        self.decoder = MLP(sizes.latents + CLASSES, sizes.pixels, (sizes.width,))
         self.elbo = TraceEnum_ELBO(max_plate_nesting=1)
 
     def model(self, x: Tensor, y: Tensor | None) -> None:
         with data_plate(len(x)):
             y = pyro.sample("y", dist.OneHotCategorical(x.new_ones(CLASSES)), obs=y)
-            z = pyro.sample("z", diagonal_normal(x.new_zeros(LATENTS), 1.0))
+            z = pyro.sample("z", diagonal_normal(x.new_zeros(self.sizes.latents), 1.0))
             logits = self.decoder(joined([z, y]))
             pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
 
@@ -121,13 +148,13 @@ class M2(nn.Module):
         unlabelled = self.elbo.differentiable_loss(self.model, self.guide, x[~known], None)
         labelled = self.elbo.differentiable_loss(self.model, self.guide, x[known], labels)
         log_q = cross_entropy(self.classifier(x[known]), y[known], reduction="sum")
-        total: Tensor = unlabelled + labelled + WEIGHT * log_q
+        total: Tensor = unlabelled + labelled + self.sizes.weight * log_q
         return total
 
 
-def m2(batch: Batch, steps: int) -> Readings:
-    programs = M2()
-    train(programs, programs.parameters(), batch, steps, RATE, per=BATCH)
+def m2(sizes: Digits, batch: Batch, steps: int) -> Readings:
+    programs = M2(sizes)
+    train(programs, programs.parameters(), batch, steps, sizes.rate, per=BATCH)
 
     def by_rule(x: Tensor) -> Tensor:
         labels = one_hot(torch.arange(CLASSES), CLASSES).to(x).unsqueeze(1)
@@ -138,7 +165,7 @@ def m2(batch: Batch, steps: int) -> Readings:
     return {"classifier": programs.classifier, "Bayes' rule": by_rule}
 
 
-RUNS: dict[str, Callable[[Batch, int], Readings]] = {
+RUNS: dict[str, Callable[[Digits, Batch, int], Readings]] = {
     "classifier of the labels": classifier,
     "M2, as in Pyro's example": m2,
     "ADGM": partial(auxiliary, ADGM),
@@ -146,10 +173,10 @@ RUNS: dict[str, Callable[[Batch, int], Readings]] = {
 }
 
 
-def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
+def run(name: str, seed: int, steps: int | None = None, sizes: Digits = SMALL) -> dict[str, float]:
     """Test error of one trained model, percent; the seed chooses the labels too."""
     pyro.set_rng_seed(seed)
-    data = digits(num_validation=0)
+    data = sizes.data()
     x, truth = data.train.flatten(1), data.labels["train"]
     known = torch.cat([_some(truth == c, NUM_LABELS // CLASSES) for c in range(CLASSES)])
     generator = torch.Generator().manual_seed(seed)
@@ -159,16 +186,16 @@ def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
         unknown = torch.full((BATCH,), -1)
         return data.transform(x[rows], generator), torch.cat([truth[known], unknown])
 
-    readings = RUNS[name](batch, steps or STEPS)
+    readings = RUNS[name](sizes, batch, steps or sizes.steps)
+    test, right = data.test.flatten(1)[:: sizes.every], data.labels["test"][:: sizes.every]
     return {
-        f"test error by {how}, %": _error(predict, data.test.flatten(1), data.labels["test"])
-        for how, predict in readings.items()
+        f"test error by {how}, %": _error(predict, test, right) for how, predict in readings.items()
     }
 
 
 @torch.no_grad()
 def _error(predict: Predict, x: Tensor, labels: Tensor) -> float:
-    wrong = predict(x).argmax(-1) != labels
+    wrong = torch.cat([predict(part) for part in x.split(400)]).argmax(-1) != labels
     return 100 * wrong.float().mean().item()
 
 

@@ -34,7 +34,7 @@ def test_exact_evidence_is_that_of_a_density() -> None:
 def test_labels_are_ten_of_each_class_and_the_rest_is_unknown(monkeypatch) -> None:
     seen = []
 
-    def looking(batch, steps):
+    def looking(sizes, batch, steps):
         seen.append(batch())
         return {"zeros": lambda x: torch.nn.functional.one_hot(torch.zeros(len(x)).long(), 10)}
 
