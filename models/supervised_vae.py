@@ -98,12 +98,13 @@ class SupervisedVAE(PyroModule):
             drawn: Tensor = self.model(size=size) if x is None else self.model(x)
         columns = self._columns(watched.drawn())
         with poutine.block(hide=["data"]):  # the model's own plate again, no second site
-            plate = data_plate(len(drawn), getattr(self.model, "num_data", None), like=drawn)
+            count = size if x is None else len(x)  # particles are left of the data
+            plate = data_plate(count, getattr(self.model, "num_data", None), like=drawn)
         if x is None:
             with plate:
                 pyro.sample("y", columns.to_event(1))
         elif y is not None:
-            labels, known = self._labels(y, drawn)
+            labels, known = self._labels(y, count, drawn)
             with plate, poutine.scale(scale=self.label_weight if self.training else 1.0):
                 pyro.sample("y", columns.mask(known).to_event(1), obs=labels)
         return drawn
@@ -117,11 +118,11 @@ class SupervisedVAE(PyroModule):
         columns: dist.TorchDistribution = self.labels(widen(self.predictor(z)))
         return columns
 
-    def _labels(self, y: Any, like: Tensor) -> tuple[Tensor, Tensor]:  # (B, T) each
+    def _labels(self, y: Any, size: int, like: Tensor) -> tuple[Tensor, Tensor]:  # (B, T) each
         """Labels, 0 where unknown, and whether they are known."""
         labels = torch.as_tensor(y, device=like.device)
         labels = labels.unsqueeze(-1) if labels.dim() == 1 else labels
-        expected = (len(like), self.labels.features)
+        expected = (size, self.labels.features)
         if labels.shape != expected:
             hint = "Pass a row for each datum, with NaN or -1 for what is unknown."
             found = f"shape {tuple(labels.shape)}"
