@@ -60,9 +60,9 @@ class Coverage:
         worst = curves.worst()
         label, errors = curves.labels[worst], curves.shares[:, worst] - curves.promised
         place = int(errors.abs().argmax())
-        level = percent(curves.promised[place].item())
+        promised = percent(curves.promised[place].item())
         found = (
-            f"regions of {level} of {_regions(label)} hold the truth in "
+            f"regions of {promised} of {_regions(label)} hold the truth in "
             f"{_exact(curves.shares[place, worst])} of {curves.num_simulations} simulations "
             f"({curves.p_text(worst)})."
         )
