@@ -39,6 +39,8 @@ from pyro_lvm.mcmc import IndependentMetropolisHastings
 from pyro_lvm.objectives import ELBO, IWAE, MHAcceptance
 
 SMOKE = os.environ.get("PYRO_LVM_SMOKE", "0") != "0"
+if SMOKE:
+    warnings.simplefilter("ignore")  # chains of guides that are hardly trained stand still
 NUM_STEPS = 20 if SMOKE else 2000
 NUM_DRAWS = 400 if SMOKE else 8000
 NUTS_DRAWS = 20 if SMOKE else 2000

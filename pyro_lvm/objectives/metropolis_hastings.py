@@ -66,7 +66,7 @@ class MHAcceptance(AcceptanceObjective):
         PlateError: a minibatch beside a latent of all data; several plates of independent data.
 
     Example:
-        >>> import pyro, pyro.distributions as dist
+        >>> import pyro, pyro.distributions as dist, torch
         >>> def model():
         ...     pyro.sample("z", dist.Normal(1.0, 2.0))
         >>> def guide():
