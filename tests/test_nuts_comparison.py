@@ -39,7 +39,7 @@ def guide_off(shift: float, factor: float) -> Callable[..., None]:
     ("shift", "factor", "status"),
     [
         pytest.param(0.0, 1.0, Status.PASS, marks=pytest.mark.slow),
-        pytest.param(0.5, 1.0, Status.WARN, marks=pytest.mark.slow),
+        pytest.param(0.25, 1.0, Status.WARN, marks=pytest.mark.slow),
         (0.0, 0.3, Status.FAIL),
     ],
 )

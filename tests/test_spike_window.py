@@ -94,7 +94,7 @@ def test_correlated_frames_come_near_the_exact_posterior_and_independent_ones_ca
 @pytest.mark.slow
 def test_sleep_then_vimco_comes_near_the_exact_posterior() -> None:
     guide = guide_of("autoregressive")
-    train(guide, Recipe("autoregressive", ("sleep", "vimco")), steps=500)
+    train(guide, Recipe("autoregressive", ("sleep", "vimco")), steps=1000)
     assert_exact(*judged(guide))
 
 
