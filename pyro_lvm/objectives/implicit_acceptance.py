@@ -25,10 +25,10 @@ class ImplicitAcceptance(AdversarialObjective):
     .. math:: \log A \ge E \min\{0, T(x) - T(x')\}, \qquad T \to \log q - \log p,
         \quad x \sim p, \; x' \sim q
 
-    in nats, with T the logit of a discriminator of the two. The model is the target: one site whose draws
-    are samples, for instance :class:`~pyro_lvm.distributions.Implicit`. The guide draws the same
-    site; neither needs a density. "symmetric" ascends :math:`E T(x) - E T(x')`, minus the sum of
-    both divergences. An *estimate*, as good as the discriminator, and a mode that either side
+    in nats, with T the logit of a discriminator of the two. The model is the target: one site whose
+    draws are samples, for instance :class:`~pyro_lvm.distributions.Implicit`. The guide draws the
+    same site; neither needs a density. "symmetric" ascends :math:`E T(x) - E T(x')`, minus the sum
+    of both divergences. An *estimate*, as good as the discriminator, and a mode that either side
     never shows stays unseen.
 
     States are samples of p, so there are no chains to keep. For draws corrected by the ratio
