@@ -14,7 +14,6 @@ goes on with the others.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -22,7 +21,7 @@ from statistics import mean, stdev
 import pyro
 import torch
 
-from benchmarks import four_points, implicit_digits, known_kl, two_modes
+from benchmarks import four_points, implicit_digits, kept, known_kl, two_modes
 
 __all__ = ["PARTS", "Outcome", "main", "markdown"]
 
@@ -34,8 +33,7 @@ PARTS = {
     "implicit_digits": implicit_digits,
 }
 
-Outcome = Mapping[str, float]
-"""What one run found, by the names of columns."""
+Outcome = kept.Run
 
 
 def main() -> None:
@@ -49,10 +47,10 @@ def main() -> None:
     parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    kept = Kept(RESULTS / "adversarial.json" if options.save else None)
+    path = RESULTS / "adversarial.json" if options.save else None
     for part in options.parts:
         outcomes = {
-            name: [kept.outcome(part, name, seed, options.steps) for seed in range(options.seeds)]
+            name: [outcome(path, part, name, seed, options.steps) for seed in range(options.seeds)]
             for name in PARTS[part].RUNS
         }
         cell = mean_and_deviation if part == "implicit_digits" else by_seed
@@ -61,23 +59,10 @@ def main() -> None:
         two_modes.picture().savefig(RESULTS / "adversarial_two_modes.png", dpi=80)
 
 
-class Kept:
-    """Finished runs, in a file if there is a path."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.outcomes = json.loads(path.read_text()) if path and path.is_file() else {}
-
-    def outcome(self, part: str, name: str, seed: int, steps: int | None) -> Outcome:
-        """What the run found, now or before."""
-        key = f"{part}: {name}, seed {seed}" + (f", {steps} steps" if steps else "")
-        if key not in self.outcomes:
-            pyro.clear_param_store()
-            self.outcomes[key] = PARTS[part].run(name, seed, steps)
-            if self.path:
-                self.path.write_text(json.dumps(self.outcomes, indent=1) + "\n")
-        found: Outcome = self.outcomes[key]
-        return found
+def outcome(path: Path | None, part: str, name: str, seed: int, steps: int | None) -> Outcome:
+    """What the run found, now or before."""
+    pyro.clear_param_store()
+    return kept.outcome(PARTS, path, part, name, seed, steps)
 
 
 def by_seed(values: Sequence[float]) -> str:

@@ -13,19 +13,18 @@ OASIS needs the extra ``benchmarks``: ``pip install -e .[benchmarks]``.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from benchmarks import calcium_guides, calcium_oasis
+from benchmarks import calcium_guides, calcium_oasis, kept
 from benchmarks.calcium_cells import SETS, Cells, cells_of
 from benchmarks.calcium_scores import Found, scores
 from pyro_lvm.diagnostics import spread
 
-__all__ = ["METHODS", "by_seed", "main", "markdown"]
+__all__ = ["METHODS", "by_seed", "main", "markdown", "runs_of"]
 
 RESULTS = Path(__file__).parent / "results" / "calcium.json"
 METHODS: Mapping[str, Callable[[Cells, int, int | None], Found]] = {
@@ -55,11 +54,11 @@ def main() -> None:
     parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    kept = Kept(RESULTS if options.save else None, options.run)
+    path = RESULTS if options.save else None
     for name in options.sets:
         cells = cells_of(name, options.root)
         found = {
-            method: kept.runs_of(name, cells, method, options.seeds, options.steps)
+            method: runs_of(path, name, cells, method, options.seeds, options.steps, options.run)
             for method in options.methods
             if not (cells.simulated and method in calcium_guides.FOR_REAL_CELLS)
         }
@@ -68,39 +67,36 @@ def main() -> None:
         print(f"All cells, by seed: least and largest median\n\n{by_seed(found)}\n")
 
 
-class Kept:
-    """Finished runs, in a file if there is a path.
+def runs_of(
+    path: Path | None,
+    name: str,
+    cells: Cells,
+    method: str,
+    seeds: int,
+    steps: int | None = None,
+    run: bool = True,
+) -> list[Scores]:
+    """The scores of a method by seed, of now or of before; OASIS needs one seed.
 
     Args:
-        path: of the file.
+        path: the file of finished runs; None to keep nothing.
+        name: of the set of cells.
+        cells: the set.
+        method: its name.
+        seeds: how many.
+        steps: in place of the method's own number.
         run: what is missing; otherwise it is left out.
     """
 
-    def __init__(self, path: Path | None, run: bool = True) -> None:
-        self.path, self.run = path, run
-        self.runs = self._read()
+    def scored(seed: int) -> Scores:
+        torch.manual_seed(seed)
+        return scores(METHODS[method](cells, seed, steps), cells)
 
-    def runs_of(
-        self, name: str, cells: Cells, method: str, seeds: int, steps: int | None
-    ) -> list[Scores]:
-        """The scores of a method by seed, of now or of before; OASIS needs one seed."""
-        number = 1 if method in calcium_oasis.METHODS else seeds
-        keys = [f"{name}: {method}, seed {seed}" for seed in range(number)]
-        keys = [key + (f", {steps} steps" if steps else "") for key in keys]
-        for seed, key in enumerate(keys):
-            if self.run and key not in self.runs:
-                torch.manual_seed(seed)
-                self._add(key, scores(METHODS[method](cells, seed, steps), cells))
-        return [self.runs[key] for key in keys if key in self.runs]
-
-    def _read(self) -> dict[str, Scores]:
-        return json.loads(self.path.read_text()) if self.path and self.path.is_file() else {}
-
-    def _add(self, key: str, found: Scores) -> None:
-        self.runs |= self._read() | {key: found}  # anew: another process may have written
-        if self.path:
-            lines = (f"{json.dumps(key)}: {json.dumps(run)}" for key, run in self.runs.items())
-            self.path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    number = 1 if method in calcium_oasis.METHODS else seeds
+    keys = [f"{name}: {method}, seed {seed}" for seed in range(number)]
+    keys = [key + (f", {steps} steps" if steps else "") for key in keys]
+    wanted = [seed for seed, key in enumerate(keys) if run or key in kept.finished(path)]
+    return [kept.found(path, keys[seed], partial(scored, seed)) for seed in wanted]
 
 
 def markdown(found: Mapping[str, Sequence[Scores]], cells: Sequence[int] | None = None) -> str:

@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 from math import log
 from pathlib import Path
@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from benchmarks import kept
 from benchmarks.kernel_priors import LATENTS, QUIET, SIZES, Learned, learned_priors, xavier
 from pyro_lvm import fit
 from pyro_lvm.data import DataSplits, mnist
@@ -129,19 +130,6 @@ def looseness(
     return torch.cat(gain).sum().item()
 
 
-class Kept:
-    """Finished runs in a file, if there is a path."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.runs = json.loads(path.read_text()) if path and path.is_file() else {}
-
-    def add(self, key: str, outcome: Mapping[str, float]) -> None:
-        self.runs[key] = dict(outcome)
-        if self.path:
-            self.path.write_text(json.dumps(self.runs, indent=1) + "\n")
-
-
 def key(prior: str, start: str, num_data: int, seed: int, steps: int) -> str:
     return f"{prior}, {start}, n = {num_data}, seed {seed}, {steps} steps"
 
@@ -185,14 +173,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     pyro.settings.set(module_local_params=True)
-    kept = Kept(RESULTS / "deep_weight_prior.json" if options.save else None)
+    path = RESULTS / "deep_weight_prior.json" if options.save else None
+    runs = kept.finished(path)
     learned = learned_priors(options.sources, options.epochs, options.prior_steps)
     digits = mnist(binarization=None)
     for *chosen, seed in tqdm(list(product(PRIORS, STARTS, options.sizes, range(options.seeds)))):
         name = key(*chosen, seed, options.steps)
-        if name not in kept.runs:
-            kept.add(name, run(digits, learned, chosen, seed, options.steps))
-    print(markdown(kept.runs, options.sizes, options.seeds, options.steps))
+        train = partial(run, digits, learned, chosen, seed, options.steps)
+        runs[name] = kept.found(path, name, train)
+    print(markdown(runs, options.sizes, options.seeds, options.steps))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["keep", "outcome"]
+__all__ = ["Run", "finished", "found", "keep", "outcome"]
+
+Run = Mapping[str, Any]
+"""What one run found, by the names of columns."""
 
 
 def outcome(
@@ -21,7 +24,7 @@ def outcome(
     seed: int,
     steps: int | None,
     unit: str = "steps",
-) -> Mapping[str, float]:
+) -> Run:
     """What ``parts[part].run(name, seed, steps)`` found, now or before.
 
     Args:
@@ -34,20 +37,31 @@ def outcome(
         unit: of these.
     """
     key = f"{part}: {name}, seed {seed}" + (f", {steps} {unit}" if steps else "")
-    if key not in (kept := _read(path)):
-        kept = {key: parts[part].run(name, seed, steps)}
+    return found(path, key, lambda: parts[part].run(name, seed, steps))
+
+
+def found(path: Path | None, key: str, run: Callable[[], Run]) -> Run:
+    """What ``run()`` finds, now or before: kept in the file under ``key``."""
+    if key not in (kept := finished(path)):
+        kept = {key: run()}
         if path:
             keep(path, kept)
     return kept[key]
 
 
-def keep(path: Path, found: Mapping[str, Mapping[str, float]]) -> None:
+def keep(path: Path, runs: Mapping[str, Run]) -> None:
     """Add finished runs to those in the file; several processes may do so at a time."""
     with _alone(path.parent):
-        kept = _read(path) | found
+        kept = finished(path) | runs
+        lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(run)}" for key, run in kept.items())
         whole = path.with_suffix(".new")
-        whole.write_text(json.dumps(kept, indent=1) + "\n")
+        whole.write_text(f"{{\n{lines}\n}}\n")
         whole.replace(path)
+
+
+def finished(path: Path | None) -> dict[str, Run]:
+    """The runs in the file, by key; none without a file."""
+    return json.loads(path.read_text()) if path and path.is_file() else {}
 
 
 @contextmanager
@@ -59,7 +73,3 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _read(path: Path | None) -> dict[str, Mapping[str, float]]:
-    return json.loads(path.read_text()) if path and path.is_file() else {}

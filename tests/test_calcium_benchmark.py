@@ -10,7 +10,7 @@ import torch
 from calcium_files import write_neurons
 
 from benchmarks import calcium, calcium_oasis, calcium_speed, spike_heights
-from benchmarks.calcium import Kept, by_seed, main, markdown
+from benchmarks.calcium import by_seed, main, markdown, runs_of
 from benchmarks.calcium_cells import Cells, cells_of
 from benchmarks.calcium_scores import Found, scores
 from pyro_lvm.data import Traces
@@ -97,10 +97,10 @@ def test_runs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, neurons:
     found = Found(torch.rand_like(small.traces.x))
     monkeypatch.setattr(calcium, "METHODS", {"ours": lambda *_: found})
     path = tmp_path / "kept.json"
-    assert Kept(path, run=False).runs_of("gcamp6f", small, "ours", 2, None) == []
-    first = Kept(path).runs_of("gcamp6f", small, "ours", 2, None)
+    assert runs_of(path, "gcamp6f", small, "ours", 2, run=False) == []
+    first = runs_of(path, "gcamp6f", small, "ours", 2)
     monkeypatch.setattr(calcium, "METHODS", {})
-    assert Kept(path).runs_of("gcamp6f", small, "ours", 2, None) == first
+    assert runs_of(path, "gcamp6f", small, "ours", 2) == first
     assert list(json.loads(path.read_text())) == [f"gcamp6f: ours, seed {i}" for i in range(2)]
 
 
