@@ -1,10 +1,10 @@
-"""Many particles, some of them at a time: memory that does not grow with K.
+"""Many particles, some of them at a time: the networks' memory does not grow with K.
 
 A bound is a function of K log-weights, one number each for a particle and datum. The programs
 run for one chunk of particles after the other and leave their log-probabilities and draws; in
 the backward pass each chunk is run once more, with the same random numbers, so that its networks'
-values are never kept. The gradient is exact. It costs a second forward pass, and an encoder, whose
-output all particles share, runs once a chunk.
+values are never kept: what grows with K are latents and log-probabilities. The gradient is exact.
+It costs a second forward pass, and an encoder, whose output all particles share, runs once a chunk.
 """
 
 from __future__ import annotations
