@@ -57,6 +57,7 @@ def fit(
     allow_nan: bool = False,
     on_nonfinite: str = "raise",
     max_skips: int = 10,
+    check_every_step: bool = False,
     accelerator: str = "auto",
     devices: int | str | list[int] = 1,
     strategy: str = "auto",
@@ -112,6 +113,9 @@ def fit(
         allow_nan: do not look for NaN and infinities in the data.
         on_nonfinite: "raise" on a loss or gradient that is not finite, or "skip" the update.
         max_skips: updates that may be skipped in a row before it is an error.
+        check_every_step: let Pyro check arguments of distributions and values of sites at every
+            step. Otherwise it does, where its validation is enabled, in the first epoch, which
+            sees each datum once; a loss that is not finite is noticed always.
         accelerator: "auto", "cpu", "cuda", ...; this and the next three go to Lightning Fabric.
         devices: how many devices, or which.
         strategy: "auto", "ddp", ...
@@ -203,6 +207,7 @@ def fit(
             total_steps=total_steps,
             max_grad_norm=max_grad_norm,
             max_skips=max_skips if on_nonfinite == "skip" else 0,
+            check_every_step=check_every_step,
             compile=compile,
         )
         state = TrainingState()
@@ -270,6 +275,7 @@ def _stepper(
     total_steps: int,
     max_grad_norm: float | None,
     max_skips: int,
+    check_every_step: bool,
     compile: bool | str,
 ) -> Stepper:
     parameters = programs.parameters()
@@ -288,6 +294,7 @@ def _stepper(
         DatumCount(objective, programs),
         max_grad_norm,
         max_skips,
+        check_every_step,
     )
 
 

@@ -39,6 +39,8 @@ class Stepper:
         count: the number of data a loss speaks for.
         max_grad_norm: the gradient's norm is cut to this.
         max_skips: updates that may be left out in a row before it is an error; 0 for none.
+        check_every_step: Pyro checks arguments and values at every step, not in the first
+            epoch and at the first step of a run alone.
     """
 
     fabric: Fabric
@@ -50,12 +52,14 @@ class Stepper:
     count: DatumCount
     max_grad_norm: float | None
     max_skips: int
+    check_every_step: bool
+    _is_checked: bool = False
 
     def __call__(self, batch: Batch, state: TrainingState) -> tuple[float, float]:
         """Loss in nats per datum and gradient norm of one step on ``batch``."""
         cause = None
         try:
-            loss, norm = self._gradient(batch)
+            loss, norm = self._checked_gradient(batch, state)
         except ValueError as error:
             if isinstance(error, PyroLVMError) or "invalid values" not in str(error):
                 raise
@@ -67,6 +71,19 @@ class Stepper:
             self._skip(batch, state, loss, norm, cause)
         self.optimizer.zero_grad()
         return loss, norm
+
+    def _checked_gradient(self, batch: Batch, state: TrainingState) -> tuple[float, float]:
+        """With Pyro's checks where they have something new to see."""
+        if self.check_every_step or state.epoch == 0 or not self._is_checked:
+            self._is_checked = True
+            return self._gradient(batch)
+        try:
+            with pyro.validation_enabled(False):
+                return self._gradient(batch)
+        except (ValueError, RuntimeError):
+            self.optimizer.zero_grad()
+            self._gradient(batch)  # the checks say it better
+            raise
 
     def _gradient(self, batch: Batch) -> tuple[float, float]:
         loss = self.loss(*batch.args, **batch.kwargs) / self.count(batch)
@@ -122,5 +139,5 @@ class Stepper:
         try:
             with pyro.validation_enabled(False):
                 return first_nonfinite(programs.model, programs.guide, batch.args, batch.kwargs)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             return str(error)
