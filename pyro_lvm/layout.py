@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import isclose, prod
 from typing import Any
 
@@ -81,8 +82,7 @@ class Layout:
         if log_prob.dtype in (torch.float16, torch.bfloat16):
             log_prob = log_prob.float()
         padded = self._pad(log_prob)
-        inside = [d for d in range(-self.max_plate_nesting, 0) if d not in self._dims]
-        return padded.sum(inside) if inside else padded
+        return padded.sum(self._inside) if self._inside else padded
 
     def unfold(self, weights: Tensor) -> Tensor:  # (K, *plates), ones where not in the batch
         """Put weights of shape ``(K, *batch)`` where the plates' dims are."""
@@ -99,9 +99,11 @@ class Layout:
                 names[frame.dim] = frame.name
         return tuple(names)
 
-    @property
-    def _dims(self) -> set[int]:
-        return {frame.dim for frame in self.batch}
+    @cached_property
+    def _inside(self) -> tuple[int, ...]:
+        """The plates' dims that are not the batch's."""
+        batch = {frame.dim for frame in self.batch}
+        return tuple(dim for dim in range(-self.max_plate_nesting, 0) if dim not in batch)
 
     def _pad(self, tensor: Tensor) -> Tensor:
         missing = self.max_plate_nesting + 1 - tensor.dim()
@@ -109,8 +111,8 @@ class Layout:
 
     def _scale_of_batch(self, scale: Tensor) -> Tensor:
         padded = self._pad(scale)
-        for dim in range(-self.max_plate_nesting, 0):
-            if dim not in self._dims and padded.shape[dim] != 1:
+        for dim in self._inside:
+            if padded.shape[dim] != 1:
                 raise PlateError(
                     explain(
                         "poutine.scale around both programs",

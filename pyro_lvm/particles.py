@@ -9,6 +9,7 @@ from operator import add
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from pyro_lvm.checks import check_programs, check_site, is_imputed, nonfinite_data, record_checked
@@ -163,6 +164,9 @@ def draw(
 ) -> Particles:
     r"""Run the guide once and the model on its draws, all K particles in one pass.
 
+    Whether the two runs fit is looked at while Pyro's validation is on; :func:`inspect` looks
+    in any case.
+
     Args:
         model: the generative program.
         guide: the program that draws the latent sites.
@@ -190,9 +194,10 @@ def draw(
     p = record_checked(program, args, kwargs, recorder)
     if not enumerate_sites and any(is_enumerated(p.sites[n]) for n in p.sites.keys() - values):
         raise Enumerates
-    check_runs(p, q)
     covered = ratio.covers(p.sites, q.sites) if ratio else ()
-    check_densities(p.sites, q.sites, covered)
+    if is_validation_enabled():
+        check_runs(p, q)
+        check_densities(p.sites, q.sites, covered)
     model_sites = {n: s for n, s in p.sites.items() if not is_imputed(s) or n in values}
     drawn_sites = guide_sites(q.sites, p.sites)
     layout = Layout.of(model_sites, drawn_sites, nesting)

@@ -96,6 +96,12 @@ def test_names_are_checked_on_later_programs_too() -> None:
         objective.loss(model, misnamed, X)
 
 
+def test_the_first_look_checks_without_validation_too() -> None:
+    fits = explained(ProgramError, "site 'z'", "same latent", "in the model only", "Rename")
+    with pyro.validation_enabled(False), fits:
+        ELBO().loss(model, misnamed, X)
+
+
 def test_mixing_variable() -> None:
     def mixed(x: Tensor) -> None:
         psi = pyro.sample("psi", dist.Normal(torch.zeros(()), 1.0), infer={"is_auxiliary": True})
