@@ -11,16 +11,16 @@ from pyro_lvm.acceptance import AcceptanceObjective
 from pyro_lvm.adversarial import AdversarialObjective
 from pyro_lvm.game import GameObjective
 from pyro_lvm.objective import Objective
-from pyro_lvm.objectives import ELBO, VGI, SecondOrderELBO
+from pyro_lvm.objectives import ELBO, VGI, AnalyticELBO, SecondOrderELBO
 from pyro_lvm.testing import discover
 
 EXPLICIT = [
     cls
     for cls in discover("pyro_lvm.objectives", Objective)
-    if cls not in (VGI, SecondOrderELBO)
+    if cls not in (VGI, AnalyticELBO, SecondOrderELBO)
     and not issubclass(cls, (AcceptanceObjective, AdversarialObjective, GameObjective))
 ]
-"""The objectives that need densities only, no discriminator, no chains and no labels."""
+"""The objectives that need densities only, no discriminator, no chains, labels or divergences."""
 
 BOUNDS = [cls(k) for cls in EXPLICIT for k in (1, 5) if k >= cls.min_particles]
 

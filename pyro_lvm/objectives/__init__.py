@@ -3,6 +3,7 @@
 from pyro_lvm.objectives.aae import AAE, IWAAE
 from pyro_lvm.objectives.ali import ALI
 from pyro_lvm.objectives.alpha_divergence import AlphaDivergence
+from pyro_lvm.objectives.analytic_elbo import AnalyticELBO
 from pyro_lvm.objectives.avb import AVB, IWAVB
 from pyro_lvm.objectives.ciwae import CIWAE
 from pyro_lvm.objectives.cubo import CUBO
@@ -46,6 +47,7 @@ __all__ = [
     "VAEGAN",
     "VGI",
     "AlphaDivergence",
+    "AnalyticELBO",
     "ImplicitAcceptance",
     "MHAcceptance",
     "MarkovAcceptance",
