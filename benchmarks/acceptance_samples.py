@@ -71,9 +71,10 @@ def fitted(name: str, steps: int) -> ImplicitMetropolisHastings:
     if "to the end" not in name:
         sampler.fit(samples, max_steps=steps)
         return sampler
+    sampler.critic.set_rate(1e-3)
     for _ in range(steps):
         rows = torch.randint(len(samples), (256,))
-        sampler.critic.learn(Side(samples[rows]), Side(generator(256)), 1e-3)
+        sampler.critic.learn(Side(samples[rows]), Side(generator(256)))
     return sampler
 
 

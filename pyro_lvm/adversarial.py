@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from pyro_lvm.adversary import Adversary
-from pyro_lvm.annealing import Schedule
+from pyro_lvm.annealing import Schedule, at_step
 from pyro_lvm.contrast import CONTRASTS
 from pyro_lvm.critic import MakeOptimizer
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.gradients import Draw
 from pyro_lvm.objective import Objective
 from pyro_lvm.particles import Particles
+from pyro_lvm.tracing import Program
 
 __all__ = ["AdversarialObjective"]
 
@@ -51,6 +52,7 @@ class AdversarialObjective(Objective):
     """
 
     is_bound: ClassVar[bool] = False
+    keeps_in_place: ClassVar[bool] = True
     takes: ClassVar[tuple[str, ...]] = ("stl",)
     sees_data: ClassVar[bool] = True
     """Whether the discriminator has the data as its context."""
@@ -99,16 +101,15 @@ class AdversarialObjective(Objective):
 
     def estimate(self, draw: Draw) -> tuple[Particles, Tensor]:
         """Draws, and the bound ``(*batch,)`` with its gradient, after the discriminator's steps."""
-        self.ratio.rate = self.rate_now() if torch.is_grad_enabled() else None
+        self.ratio.learns = torch.is_grad_enabled()
         try:
             return super().estimate(draw)
         finally:
-            self.ratio.rate = None
+            self.ratio.learns = False
 
-    def rate_now(self) -> float:
-        """The discriminator's learning rate at the step to come."""
-        rate = self.discriminator_lr
-        return rate(self.step) if callable(rate) else rate
+    def before_step(self, model: Program, guide: Program, args: Any, kwargs: Any) -> None:
+        """Set the discriminator's learning rate."""
+        self.ratio.critic.set_rate(at_step(self.discriminator_lr, self.step))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to go on exactly: numbers and tensors only."""

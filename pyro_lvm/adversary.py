@@ -24,7 +24,7 @@ _SATURATED = "Use contrast='adaptive', and judge the model by AIS, not by this o
 class Adversary:
     r"""Estimates :math:`\log q(z \mid x) - \log p(z)` by logistic regression on draws.
 
-    While it has a ``rate``, each use first takes ``num_steps`` optimiser steps at that rate on
+    While it ``learns``, each use first takes ``num_steps`` optimiser steps on
 
     .. math:: E_q \,\mathrm{softplus}(-T(x, z)) + E_r \,\mathrm{softplus}(T(x, z))
 
@@ -40,8 +40,7 @@ class Adversary:
         context: from the programs' arguments to the discriminator's context; by default the
             first of them. ``False`` for no context.
         num_steps: discriminator steps for each step of the objective; 0 leaves it as it is.
-        optimizer: from parameters to an optimiser, whose own learning rate is not used; Adam
-            with beta_1 = 0.5 if left out.
+        optimizer: from parameters to an optimiser; Adam with beta_1 = 0.5 if left out.
         r1: weight of the squared gradient of T in z at draws of the contrast. It stabilises,
             and biases the ratio.
         ema: decay of an average of the discriminator's weights, by which T is evaluated.
@@ -65,7 +64,7 @@ class Adversary:
         self.context = context
         self.num_steps = num_steps
         self.sites = sites
-        self.rate: float | None = None
+        self.learns = False
 
     def covers(self, model: Sites, guide: Sites) -> Sequence[str]:
         """The sites given, or those without a density, or else all that the guide draws."""
@@ -81,12 +80,12 @@ class Adversary:
     def __call__(
         self, values: Mapping[str, Tensor], model: Sites, guide: Sites, args: Any, kwargs: Any
     ) -> Tensor:
-        """The log-ratio at ``values``, ``(K, *plates)`` nats, after its steps if it has a rate."""
+        """The log-ratio at ``values``, ``(K, *plates)`` nats, after its steps if it learns."""
         covered, context = self._covered(values, model, guide), self._context(args, kwargs)
         now = self.contrast(covered)
         self.critic.follow(now.draws)
-        if self.rate is not None:
-            self._learn(covered, now, context, self.rate)
+        if self.learns:
+            self._learn(covered, now, context)
         return self.critic(Side(now.draws, context)) + now.offset
 
     @torch.no_grad()
@@ -112,13 +111,13 @@ class Adversary:
             [model[n] for n in names], [guide[n] for n in names], [values[n] for n in names]
         )
 
-    def _learn(self, covered: Covered, now: Contrasted, context: Any, rate: float) -> None:
+    def _learn(self, covered: Covered, now: Contrasted, context: Any) -> None:
         for step in range(self.num_steps):
             if step:
                 fresh = covered.fresh(covered.guide, 1).squeeze(0)
                 values = _parted(fresh, covered)
                 now = self.contrast(covered._replace(values=values))
-            self.critic.learn(Side(now.draws, context), Side(now.others, context), rate)
+            self.critic.learn(Side(now.draws, context), Side(now.others, context))
 
     def _context(self, args: Any, kwargs: Any) -> Any:
         if callable(self.context):

@@ -17,9 +17,15 @@ from torch import Tensor
 
 from pyro_lvm.particles import Part, Particles
 
-__all__ = ["LinearWarmup", "Schedule", "annealed_log_weights"]
+__all__ = ["LinearWarmup", "Schedule", "annealed_log_weights", "at_step"]
 
 Schedule = float | Callable[[int], float]
+"""A number, or a function of the training step."""
+
+
+def at_step(schedule: Schedule, step: int) -> float:
+    """What a schedule holds at a step."""
+    return schedule(step) if callable(schedule) else schedule
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
 
 from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.own_step import MakeOptimizer, OwnStep
 from pyro_lvm.saturation import Watch
 
 __all__ = ["Critic", "MakeOptimizer", "Side"]
-
-MakeOptimizer = Callable[[Iterable[Tensor]], Optimizer]
 
 
 class Side(NamedTuple):
@@ -34,14 +33,14 @@ class Critic:
 
     .. math:: E_a \,\mathrm{softplus}(-T) + E_b \,\mathrm{softplus}(T)
 
-    and :math:`T \to \log a - \log b`, in nats. Everywhere else its parameters are frozen. One
-    warning tells if it has come to tell nearly all draws apart.
+    and :math:`T \to \log a - \log b`, in nats, at the learning rate last set by :meth:`set_rate`.
+    Everywhere else its parameters are frozen. One warning tells if it has come to tell nearly
+    all draws apart.
 
     Args:
         discriminator: module called as ``discriminator(draws, context)``; returns logits
             ``(K, *plates)``.
-        optimizer: from parameters to an optimiser, whose own learning rate is not used; Adam
-            with beta_1 = 0.5 if left out.
+        optimizer: from parameters to an optimiser; Adam with beta_1 = 0.5 if left out.
         r1: weight of the squared gradient of T in the draws of b. It stabilises, and biases the
             ratio.
         ema: decay of an average of the discriminator's weights, by which T is evaluated.
@@ -63,17 +62,22 @@ class Critic:
         self.watch = Watch(type(discriminator).__name__, hint)
         parameters = [*discriminator.parameters()]
         make = optimizer or partial(Adam, betas=(0.5, 0.999))
-        self.optimizer = make(parameters) if parameters else None
+        self.own_step = OwnStep(parameters, make, self.watch) if parameters else None
 
     def __call__(self, side: Side) -> Tensor:
         """T, ``(K, *plates)`` nats, with its gradient in the draws and the context."""
         self.average.eval()  # in training mode spectral norm moves its vectors
         return _logits(self.average, side)
 
-    def learn(self, a: Side, b: Side, rate: float) -> None:
-        """One step at this learning rate on draws without gradient."""
-        if self.optimizer is not None:
-            self._step(self.optimizer, a, b, rate)
+    def set_rate(self, rate: float) -> None:
+        """The learning rate of the steps to come."""
+        for group in self.own_step.optimizer.param_groups if self.own_step else []:
+            group["lr"] = rate
+
+    def learn(self, a: Side, b: Side) -> None:
+        """One step on draws without gradient."""
+        if self.own_step is not None:
+            self._learn(self.own_step, a, b)
 
     def follow(self, draws: Tensor) -> None:
         """Move the discriminator to the device and dtype of the draws."""
@@ -87,34 +91,30 @@ class Critic:
         state: dict[str, Any] = {"discriminator": self.discriminator.state_dict()}
         if self.ema:
             state["average"] = self.average.state_dict()
-        if self.optimizer is not None:
-            state["optimizer"] = self.optimizer.state_dict()
+        if self.own_step is not None:
+            state["optimizer"] = self.own_step.optimizer.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.discriminator.load_state_dict(state["discriminator"])
         if self.ema:
             self.average.load_state_dict(state["average"])
-        if self.optimizer is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+        if self.own_step is not None:
+            self.own_step.optimizer.load_state_dict(state["optimizer"])
 
     @torch.enable_grad()
-    def _step(self, optimizer: Any, a: Side, b: Side, rate: float) -> None:
+    def _learn(self, own_step: OwnStep, a: Side, b: Side) -> None:
         self.discriminator.requires_grad_(True).train()
         others = b.draws.detach().requires_grad_(self.r1 > 0)
         real = _logits(self.discriminator, a._replace(draws=a.draws.detach()))
         fake = _logits(self.discriminator, b._replace(draws=others))
-        self.watch(real, fake)
         loss = softplus(-real).mean() + softplus(fake).mean()
         if self.r1:
             (slope,) = torch.autograd.grad(fake.sum(), others, create_graph=True)
             loss = loss + 0.5 * self.r1 * slope.square().sum(-1).mean()
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        gradients = torch.autograd.grad(loss, own_step.parameters, allow_unused=True)
         self.discriminator.requires_grad_(False)
+        own_step(gradients, real.detach(), fake.detach())
         if self.ema:
             new = self.discriminator.parameters()
             for kept, value in zip(self.average.parameters(), new, strict=True):

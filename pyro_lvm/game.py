@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from pyro_lvm.annealing import Schedule
+from pyro_lvm.annealing import Schedule, at_step
 from pyro_lvm.critic import Critic, MakeOptimizer, Side
 from pyro_lvm.densities import log_prob
 from pyro_lvm.divergences import DIVERGENCES
@@ -73,6 +73,7 @@ class GameObjective(Objective):
 
     is_bound: ClassVar[bool] = False
     is_linear: ClassVar[bool] = True
+    keeps_in_place: ClassVar[bool] = True
     takes: ClassVar[tuple[str, ...]] = ("reparam",)
 
     holds_latents: ClassVar[bool] = False
@@ -124,6 +125,11 @@ class GameObjective(Objective):
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
         return log_weights.mean(0)
 
+    def before_step(self, model: Program, guide: Program, args: Any, kwargs: Any) -> None:
+        """Set the critics' learning rate."""
+        for critic in self.critics.values():
+            critic.set_rate(at_step(self.discriminator_lr, self.step))
+
     def estimate(self, draw: Draw) -> tuple[Particles, Tensor]:
         """Draws, and the value ``(*batch,)`` with the gradient of the game attached."""
         particles = cast(Played, draw())
@@ -172,11 +178,9 @@ class GameObjective(Objective):
     @torch.no_grad()
     def _learn(self, met: Encounter, again: Callable[[], Encounter]) -> None:
         """The first step is on the objective's own draws."""
-        rate = self.discriminator_lr
-        now = rate(self.step) if callable(rate) else rate
         for step in range(self.num_discriminator_steps):
             for name, (a, b) in self.sides(again() if step else met).items():
-                self.critics[name].learn(a, b, now)
+                self.critics[name].learn(a, b)
 
     def _played(self, met: Encounter) -> Played:
         particles = assembled(

@@ -14,7 +14,7 @@ from pyro.infer.elbo import ELBOModule
 from torch import Tensor
 
 from pyro_lvm import gradients
-from pyro_lvm.annealing import Schedule, annealed_log_weights
+from pyro_lvm.annealing import Schedule, annealed_log_weights, at_step
 from pyro_lvm.enumeration import Enumerates
 from pyro_lvm.errors import explain
 from pyro_lvm.layout import scaled
@@ -80,6 +80,13 @@ class Objective(PyroELBO):
     min_particles: ClassVar[int] = 1
     """The fewest draws that train the guide."""
 
+    keeps_in_place: ClassVar[bool] = False
+    """Whether training steps change what it keeps, beyond ``step``, in place, as does
+    :meth:`load_state_dict`: so that they can be recorded once and replayed."""
+
+    schedules: ClassVar[tuple[str, ...]] = ("beta",)
+    """The arguments that a loss reads at each step, numbers or functions of the step."""
+
     def __init__(
         self,
         num_particles: int = 1,
@@ -141,6 +148,12 @@ class Objective(PyroELBO):
     def bound_with(self, log_weights: Tensor, instead: Tensor) -> Tensor:
         """The bound with the k-th log-weight replaced by ``instead[k]``, ``(K, *batch)``."""
         return gradients.bound_with(self.bound_per_datum, log_weights, instead)
+
+    def before_step(self, model: Program, guide: Program, args: Any, kwargs: Any) -> None:
+        """Called before each training step, for what no recorded step can do anew.
+
+        Learning rates, and whatever Python decides by the values of data.
+        """
 
     def estimate(self, draw: gradients.Draw) -> tuple[Particles, Tensor]:
         """Draws, and the bound ``(*batch,)`` with the gradient of the loss, negated, attached.
@@ -261,11 +274,13 @@ class Objective(PyroELBO):
         return annealed_log_weights(particles, self.beta_now(), self.free_bits)
 
     def beta_now(self) -> float:
-        return self.beta(self.step) if callable(self.beta) else self.beta
+        return at_step(self.beta, self.step)
 
     def _differentiable(
         self, model: Program, guide: Program, args: Any, kwargs: Any
     ) -> tuple[Particles, Tensor]:
+        if torch.is_grad_enabled():
+            self.before_step(model, guide, args, kwargs)
         particles, value = self.estimate(
             lambda **how: self._draw(model, guide, args, kwargs, **how)
         )

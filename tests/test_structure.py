@@ -55,6 +55,7 @@ LAYERS = (
     "mixing_chain",
     "contrast",
     "saturation",
+    "own_step",
     "critic",
     "adversary",
     "adversarial",

@@ -91,6 +91,7 @@ class ImplicitMetropolisHastings:
         stop, judge, train = _parted(samples, held_out)
         fake = self._proposals(len(stop))
         self.critic.follow(samples)
+        self.critic.set_rate(lr)
         best, kept, waited = inf, self._weights(), 0
         for step in range(check_count("max_steps", max_steps)):
             if step % _CHECK_EVERY == 0:
@@ -102,7 +103,7 @@ class ImplicitMetropolisHastings:
                 break
             rows = torch.randint(len(train), (batch_size,), device=train.device)
             real = Side(train[rows])
-            self.critic.learn(real, Side(self._proposals(batch_size)), lr)
+            self.critic.learn(real, Side(self._proposals(batch_size)))
         self.critic.discriminator.load_state_dict(kept)
         with torch.no_grad():
             logits = self.critic(Side(judge)), self.critic(Side(self._proposals(len(judge))))
