@@ -6,6 +6,7 @@ __all__ = [
     "DensityError",
     "MixingError",
     "NonFiniteError",
+    "NotAmortizedError",
     "ParameterError",
     "PlateError",
     "ProgramError",
@@ -45,6 +46,10 @@ class DensityError(ProgramError):
 
 class MixingError(ProgramError):
     """A density that is an integral: mixing variables under what does not average them out."""
+
+
+class NotAmortizedError(ProgramError):
+    """A guide of one data set, where each of many is to have its posterior."""
 
 
 class PlateError(ProgramError):

@@ -12,6 +12,7 @@ import torch
 from explained import explained
 from matplotlib.figure import Figure
 from pandas import DataFrame
+from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -156,6 +157,15 @@ def test_an_untrained_discriminator_is_told(x: Tensor) -> None:
     found = report(model, Normals(0.05), x, objective=objective, checks=["discriminator"])
     assert statuses(found)["discriminator"] in ("warn", "fail")
     assert found.findings["discriminator"].verdict.advice
+
+
+def test_a_guide_of_one_data_set_has_no_ranks(x: Tensor) -> None:
+    """Pyro's AutoGuides would have to be fitted again to each simulation."""
+    guide = AutoNormal(model)
+    guide(x)
+    found = report(model, guide, x, checks=["sbc", "coverage", "tarp"])
+    assert set(statuses(found).values()) == {"skip"}
+    assert "reads the data" in str(found)
 
 
 def test_mixing_variables_are_told_apart_by_their_number(x: Tensor) -> None:

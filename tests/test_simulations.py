@@ -14,7 +14,7 @@ from pyro_lvm.diagnostics import Status, coverage, sbc, simulation_based_calibra
 from pyro_lvm.diagnostics.simulations import Simulations
 from pyro_lvm.diagnostics.simulations_rows import ranks
 from pyro_lvm.distributions import Implicit
-from pyro_lvm.errors import CheckpointError, ProgramError, PyroLVMError
+from pyro_lvm.errors import CheckpointError, NotAmortizedError, ProgramError, PyroLVMError
 from pyro_lvm.guides import AmortizedNormal
 from pyro_lvm.models import (
     VAE,
@@ -316,7 +316,7 @@ def test_quantities_of_the_wrong_shape() -> None:
 
 
 def test_guides_of_one_data_set_are_refused() -> None:
-    with explained(ProgramError, "guide", "reads the data", "AutoNormal", "amortized guide"):
+    with explained(NotAmortizedError, "guide", "reads the data", "AutoNormal", "amortized guide"):
         simulation_based_calibration(chain, AutoNormal(chain), torch.zeros(5))
 
 

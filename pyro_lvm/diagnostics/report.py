@@ -16,7 +16,7 @@ from pyro_lvm.diagnostics.report_case import Case, Check, DoesNotApply, Finding
 from pyro_lvm.diagnostics.report_checks import DEFAULT_CHECKS, chosen
 from pyro_lvm.diagnostics.report_page import Section, page, png
 from pyro_lvm.diagnostics.verdict import Status, Verdict
-from pyro_lvm.errors import DensityError
+from pyro_lvm.errors import DensityError, NotAmortizedError
 from pyro_lvm.objective import Objective
 from pyro_lvm.training.programs import Programs
 from pyro_lvm.training.rng import seeded
@@ -149,7 +149,7 @@ def report(
 def _run(name: str, check: Check, case: Case) -> Finding:
     try:
         return check(case)
-    except (DoesNotApply, DensityError) as reason:
+    except (DoesNotApply, DensityError, NotAmortizedError) as reason:
         status, told = Status.SKIP, str(reason)
     except Exception as error:  # one broken check must not lose the others
         status, told = Status.ERROR, f"could not be run: {type(error).__name__}: {error}"

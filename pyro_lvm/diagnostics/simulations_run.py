@@ -17,7 +17,7 @@ from pyro_lvm.diagnostics.simulations_data import Simulator
 from pyro_lvm.diagnostics.simulations_kept import KeptSimulations
 from pyro_lvm.diagnostics.simulations_scores import Quantity
 from pyro_lvm.dreams import Arguments
-from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.errors import NotAmortizedError, explain
 from pyro_lvm.objectives import DSIVI, ELBO
 from pyro_lvm.training.rng import seeded
 
@@ -71,9 +71,10 @@ def simulation_based_calibration(
 
     Raises:
         ValueError: programs that do not fit each other, or a count below 1.
-        ProgramError: a guide of one data set, such as Pyro's AutoGuides, that would have to be
-            fitted again; data that cannot be simulated: factors, ``obs_mask``, or a site whose
-            data are no argument of the programs.
+        NotAmortizedError: a guide of one data set, such as Pyro's AutoGuides, that would have to
+            be fitted again.
+        ProgramError: data that cannot be simulated: factors, ``obs_mask``, or a site whose data
+            are no argument of the programs.
         CheckpointError: a file of another model, guide, data or call.
 
     References:
@@ -117,7 +118,7 @@ def _check_amortized(guide: Program) -> None:
         expected = "a guide that reads the data, to give each simulation its posterior"
         hint = "Use an amortized guide, such as AmortizedNormal, or look at pareto_khat."
         found = f"{type(guide).__name__}, which was fitted to one data set"
-        raise ProgramError(explain("guide", expected, found, hint))
+        raise NotAmortizedError(explain("guide", expected, found, hint))
 
 
 def _simulate(simulator: Simulator, num_sets: int, kept: KeptSimulations) -> None:
