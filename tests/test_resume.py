@@ -1,8 +1,10 @@
 """A run that was stopped, in whatever way, and resumed equals one that was not, bit for bit."""
 
 import json
+import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -160,18 +162,50 @@ def test_longer_limit_goes_on_where_the_shorter_one_ended(tmp_path: Path) -> Non
     assert_equal_runs(longer, run(tmp_path / "b", 18, False))
 
 
-@pytest.mark.slow
-def test_two_processes(tmp_path: Path) -> None:
-    """Under torchrun: one rank logs, gradients stay in step, and a resumed run is equal."""
+# Two processes.
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def by_torchrun(folder: Path, steps: int) -> list[dict[str, float]]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    arguments = [str(JOB), str(folder), "several", str(steps)]
+    subprocess.run([*command, *arguments], check=True, timeout=300)
+    return rows(folder)
 
-    def run(folder: str, steps: int) -> list[dict[str, float]]:
-        arguments = [str(JOB), str(tmp_path / folder), "several", str(steps)]
-        subprocess.run([*command, *arguments], check=True, timeout=300)
-        lines = (tmp_path / folder / "metrics.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
 
-    whole = run("whole", 12)
-    assert [row["step"] for row in whole] == [*range(1, 13)]
-    run("parts", 7)
-    assert run("parts", 12) == whole
+@pytest.fixture(scope="module")
+def whole_by_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
+    """Rows of the run of two processes that nothing disturbed."""
+    return by_torchrun(tmp_path_factory.mktemp("two"), 12)
+
+
+@pytest.mark.slow
+def test_two_processes(whole_by_two: list[dict[str, float]], tmp_path: Path) -> None:
+    """Under torchrun: one rank logs, gradients stay in step, and a resumed run is equal."""
+    assert [row["step"] for row in whole_by_two] == [*range(1, 13)]
+    by_torchrun(tmp_path, 7)
+    assert by_torchrun(tmp_path, 12) == whole_by_two
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_is_killed(
+    whole_by_two: list[dict[str, float]], tmp_path: Path
+) -> None:
+    """The other one, which nothing watches over, ends with an error; then both go on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    command = [sys.executable, str(JOB), str(tmp_path), "several", "12", "9"]
+    pair = [
+        subprocess.Popen(command, env={**os.environ, **where, "LOCAL_RANK": str(rank)})
+        for rank in (0, 1)
+    ]
+    codes = [process.wait(timeout=120) for process in pair]
+    assert codes[1] == -signal.SIGKILL
+    assert codes[0] not in (0, -signal.SIGKILL)
+    assert [row["step"] for row in rows(tmp_path)] == [*range(1, 10)]
+    assert by_torchrun(tmp_path, 12) == whole_by_two

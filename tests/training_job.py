@@ -125,5 +125,14 @@ if __name__ == "__main__":
     if kind == "kill":
         job(folder, callbacks=[Send(step, signal.SIGKILL)])
     else:
-        several = {"devices": int(os.environ["WORLD_SIZE"]), "strategy": "ddp"}
-        job(folder, max_epochs=None, max_steps=step, log_every=1, resume=True, **several)
+        is_lost = len(sys.argv) > 4 and os.environ["LOCAL_RANK"] == "1"
+        job(
+            folder,
+            callbacks=[Send(int(sys.argv[4]), signal.SIGKILL)] if is_lost else [],
+            max_epochs=None,
+            max_steps=step,
+            log_every=1,
+            resume=True,
+            devices=2,
+            strategy="ddp",
+        )
