@@ -22,7 +22,7 @@ import pyro
 import torch
 
 from benchmarks import acceptance_proposals, acceptance_samplers, acceptance_samples, kept
-from benchmarks.adversarial import by_seed, markdown
+from benchmarks.tables import by_seed, markdown
 
 __all__ = ["PARTS", "main", "outcome"]
 

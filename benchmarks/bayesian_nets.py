@@ -20,7 +20,7 @@ import pyro
 import torch
 
 from benchmarks import bayesian_picture, bayesian_regression, kept, sparse_networks
-from benchmarks.adversarial import markdown, mean_and_deviation
+from benchmarks.tables import markdown, mean_and_deviation
 
 __all__ = ["PARTS", "main", "outcome"]
 

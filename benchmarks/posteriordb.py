@@ -31,8 +31,8 @@ from pyro.infer.autoguide import AutoContinuous, AutoLaplaceApproximation, init_
 from torch import Tensor, nn
 
 from benchmarks import kept
-from benchmarks.adversarial import by_seed, markdown
 from benchmarks.posteriors import POSTERIORS, Posterior, reference
+from benchmarks.tables import by_seed, markdown
 from benchmarks.training import train
 from pyro_lvm.diagnostics import to_inference_data
 from pyro_lvm.objective import Objective

@@ -24,18 +24,15 @@ References:
 
 from __future__ import annotations
 
-import argparse
 import sys
 from functools import partial
-from pathlib import Path
 
 import pyro
 import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from benchmarks import kept
-from benchmarks.adversarial import by_seed, markdown
+from benchmarks.suite import Suite
 from benchmarks.training import train
 from pyro_lvm.distributions import GaussianLikelihood
 from pyro_lvm.guides import AmortizedNormal, WithoutLabels
@@ -44,9 +41,8 @@ from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import ELBO, SecondOrderELBO
 from pyro_lvm.training import CompiledLoss
 
-__all__ = ["RUNS", "main", "run"]
+__all__ = ["RUNS", "SUITE", "run"]
 
-RESULTS = Path(__file__).parent / "results" / "supervised.json"
 FEATURES, LATENTS, ROWS = 8, 2, 1000
 STRENGTHS, NOISE, LABEL_NOISE = (0.8, 0.7, 0.4), 0.7, 0.3
 DRAWS, RATE, STEPS, STEP_SIZE = 4, 1e-2, 800, 0.02
@@ -162,29 +158,8 @@ def r2(model: SupervisedVAE, z: Tensor, y: Tensor) -> float:
     return (1.0 - error.square().mean() / y.var(correction=0)).item()
 
 
-def main() -> None:
-    """Run what is not yet done and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="in place of each run's own number")
-    parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    pyro.settings.set(module_local_params=True)
-    pyro.enable_validation(False)
-    path = RESULTS if options.save else None
-    parts = {"supervised": sys.modules[__name__]}
-    outcomes = {
-        name: [
-            kept.outcome(parts, path, "supervised", name, seed, options.steps)
-            for seed in range(options.seeds)
-        ]
-        for name in RUNS
-    }
-    print(markdown(outcomes, by_seed))
+SUITE = Suite("supervised", __doc__, {"supervised": sys.modules[__name__]})
 
 
 if __name__ == "__main__":
-    main()
+    SUITE.main()

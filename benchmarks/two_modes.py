@@ -28,7 +28,7 @@ __all__ = ["RUNS", "best_normal", "divergence", "model", "picture", "run"]
 
 NOISE = 1.0
 X = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
-DRAWS = 256  # a datum and step
+DRAWS, STEPS = 256, 3000  # draws of a datum and step
 CELLS = 400
 EDGES = torch.linspace(-4.0, 4.0, CELLS + 1, dtype=torch.float64)
 MIDDLES = 0.5 * (EDGES[1:] + EDGES[:-1])
@@ -61,7 +61,7 @@ def _normal() -> AmortizedNormal:
 def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
     """KL(q || p) of one trained guide, nats, by datum and in the mean."""
     pyro.set_rng_seed(seed)
-    kl = divergence(histogram(RUNS[name](steps or 3000)))
+    kl = divergence(histogram(RUNS[name](steps or STEPS)))
     by_datum = zip(X[:, 0].tolist(), kl.tolist(), strict=True)
     return {"mean KL": kl.mean().item()} | {f"x = {x:g}": value for x, value in by_datum}
 
@@ -123,12 +123,12 @@ def _masses(entry: Tensor) -> Tensor:  # (starts, CELLS, 4)
     return dist.Normal(loc, log_scale.exp()).log_prob(MIDDLES.unsqueeze(-1)).softmax(1)
 
 
-def picture(steps: int = 3000) -> Figure:
+def picture(steps: int | None = None) -> Figure:
     """The exact posterior, draws of an implicit guide, and the best Normal, side by side."""
     pyro.set_rng_seed(0)
     figure = Figure(figsize=(11.0, 2.8), layout="constrained")
     names = ("AVB, prior", "best Normal")
-    shares = {name: histogram(RUNS[name](steps)) for name in names}
+    shares = {name: histogram(RUNS[name](steps or STEPS)) for name in names}
     for i, axes in enumerate(figure.subplots(1, len(X), sharey=True)):
         axes.fill_between(MIDDLES, log_posterior()[:, i].exp() / WIDTH, color="0.8", label="exact")
         for name, share in shares.items():

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from benchmarks import implicit_digits
-from benchmarks.adversarial import markdown, mean_and_deviation
 from benchmarks.four_points import exact_nll, falling
 from benchmarks.known_kl import Mixture
+from benchmarks.tables import markdown, mean_and_deviation
 from benchmarks.two_modes import CELLS, best_normal, divergence, histogram, log_posterior
 from pyro_lvm.diagnostics import AIS
 from pyro_lvm.models import VAE

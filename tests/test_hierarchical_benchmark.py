@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import hierarchical_digits, hierarchical_gap, hierarchical_mnist
-from benchmarks.hierarchical import PARTS
+from benchmarks.hierarchical import SUITE
 from benchmarks.hierarchical_gap import SCALE, exact_evidence
 from benchmarks.hierarchical_labels import NUM_LABELS, RUNS, run
 from benchmarks.hierarchical_training import table
@@ -93,7 +93,7 @@ def test_benchmark_prints_its_tables() -> None:
     )
     assert run.returncode == 0, run.stderr
     for part in ("gap", "sources", "labels"):
-        assert all(f"\n| {name} | " in run.stdout for name in PARTS[part].RUNS)
+        assert all(f"\n| {name} | " in run.stdout for name in SUITE.parts[part].RUNS)
 
 
 @pytest.mark.slow

@@ -104,10 +104,10 @@ def test_peak_memory() -> None:
 )
 def test_runs_are_kept(part: str, name: str, columns: set[str], tmp_path: Path) -> None:
     path = tmp_path / "kept.json"
-    first = semi_implicit.outcome(path, part, name, 0, 2)
+    first = semi_implicit.SUITE.outcome(path, part, name, 0, 2)
     assert columns <= set(first)
     assert json.loads(path.read_text()) == {f"{part}: {name}, seed 0, 2 steps": first}
-    assert semi_implicit.outcome(path, part, name, 0, 2) == first
+    assert semi_implicit.SUITE.outcome(path, part, name, 0, 2) == first
 
 
 def test_regression_data() -> None:

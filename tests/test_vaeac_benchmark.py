@@ -40,13 +40,13 @@ def test_conditionals_follow_from_the_joint() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", vaeac.PARTS)
+@pytest.mark.parametrize("part", vaeac.SUITE.parts)
 def test_runs_are_kept(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inpainting, "DRAWS", 3)
     path = tmp_path / "kept.json"
-    for name in vaeac.PARTS[part].RUNS:
-        first = vaeac.outcome(path, part, name, seed=0, steps=2)
-        assert vaeac.outcome(path, part, name, seed=0, steps=2) == first
+    for name in vaeac.SUITE.parts[part].RUNS:
+        first = vaeac.SUITE.outcome(path, part, name, seed=0, steps=2)
+        assert vaeac.SUITE.outcome(path, part, name, seed=0, steps=2) == first
         assert all(isinstance(value, float) for value in first.values())
 
 

@@ -70,15 +70,15 @@ def test_every_run_gives_its_numbers(
     monkeypatch.setattr(gibbs_vae, "DRAWS", 10)
     path = tmp_path / "kept.json"
     with pyro.settings.context(module_local_params=True):  # as the benchmark has them
-        found = gibbs.outcome(path, part, name, 0, 1)
+        found = gibbs.SUITE.outcome(path, part, name, 0, 1)
     assert all(torch.tensor(value).isfinite() for value in found.values())
 
     def again(*args: Any) -> None:
         raise AssertionError("it was kept")
 
-    monkeypatch.setattr(gibbs.PARTS[part], "run", again)
+    monkeypatch.setattr(gibbs.SUITE.parts[part], "run", again)
     assert (
-        gibbs.outcome(path, part, name, 0, 1)
+        gibbs.SUITE.outcome(path, part, name, 0, 1)
         == found
         == next(iter(json.loads(path.read_text()).values()))
     )
