@@ -6,6 +6,8 @@ from pyro_lvm.diagnostics.amortization_figure import plot_amortization_gap
 from pyro_lvm.diagnostics.bidirectional import EvidenceSandwich, bidirectional
 from pyro_lvm.diagnostics.bidirectional_figure import plot_evidence_sandwich
 from pyro_lvm.diagnostics.bridge import to_inference_data
+from pyro_lvm.diagnostics.class_calibration import ClassCalibration, class_calibration
+from pyro_lvm.diagnostics.class_calibration_figure import plot_class_calibration
 from pyro_lvm.diagnostics.collapse import CollapseReport, active_units, collapse_report
 from pyro_lvm.diagnostics.collapse_figure import plot_collapse
 from pyro_lvm.diagnostics.coverage import Coverage, coverage
@@ -75,6 +77,7 @@ __all__ = [
     "TARP",
     "AmortizationGap",
     "Case",
+    "ClassCalibration",
     "CollapseReport",
     "CountCoverage",
     "Coverage",
@@ -102,6 +105,7 @@ __all__ = [
     "amortization_gap",
     "bidirectional",
     "brier_score",
+    "class_calibration",
     "collapse_report",
     "compare_with_nuts",
     "count_bias",
@@ -117,6 +121,7 @@ __all__ = [
     "pareto_smooth",
     "plot_amortization_gap",
     "plot_calibration",
+    "plot_class_calibration",
     "plot_collapse",
     "plot_coverage",
     "plot_evidence_sandwich",

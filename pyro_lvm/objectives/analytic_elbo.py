@@ -7,7 +7,6 @@ from functools import reduce
 from operator import add
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -111,24 +110,26 @@ class _Divergences:
 
     def __init__(self, max_plate_nesting: int) -> None:
         self.max_plate_nesting = max_plate_nesting
+        self.terms: dict[str, Tensor] = {}
 
     def covers(self, model: Sites, guide: Sites) -> Sequence[str]:
+        """The sites that have one; it is found once, here."""
         drawn = guide_sites(guide, model)
         layout = Layout.of(model, drawn, self.max_plate_nesting)
-        return [
-            name
+        found = {
+            name: _divergence(q, model[name])
             for name, q in drawn.items()
             if name in model
             and _is_plain(q, layout.guide_scales[name])
             and _is_plain(model[name], layout.model_scales[name])
-            and _is_known(q, model[name])
-        ]
+        }
+        self.terms = {name: term for name, term in found.items() if term is not None}
+        return list(self.terms)
 
     def __call__(
         self, values: Mapping[str, Tensor], model: Sites, guide: Sites, args: Any, kwargs: Any
     ) -> Tensor:
-        names = self.covers(model, guide)
-        return reduce(add, (kl_divergence(guide[n].fn, model[n].fn) for n in names))
+        return reduce(add, self.terms.values())
 
 
 def _is_plain(site: Site, scale: Scale) -> bool:
@@ -137,10 +138,8 @@ def _is_plain(site: Site, scale: Scale) -> bool:
     return site.has_rsample and is_whole and not is_chosen
 
 
-@torch.no_grad()
-def _is_known(q: Site, p: Site) -> bool:
+def _divergence(q: Site, p: Site) -> Tensor | None:
     try:
-        kl_divergence(q.fn, p.fn)
+        return kl_divergence(q.fn, p.fn)
     except NotImplementedError:
-        return False
-    return True
+        return None
