@@ -164,8 +164,7 @@ def draw(
 ) -> Particles:
     r"""Run the guide once and the model on its draws, all K particles in one pass.
 
-    Whether the two runs fit is looked at while Pyro's validation is on; :func:`inspect` looks
-    in any case.
+    Whether the two runs fit is :func:`check_runs`'s to say; :func:`inspect` looks in any case.
 
     Args:
         model: the generative program.
@@ -195,9 +194,8 @@ def draw(
     if not enumerate_sites and any(is_enumerated(p.sites[n]) for n in p.sites.keys() - values):
         raise Enumerates
     covered = ratio.covers(p.sites, q.sites) if ratio else ()
-    if is_validation_enabled():
-        check_runs(p, q)
-        check_densities(p.sites, q.sites, covered)
+    check_runs(p, q)
+    check_densities(p.sites, q.sites, covered)
     model_sites = {n: s for n, s in p.sites.items() if not is_imputed(s) or n in values}
     drawn_sites = guide_sites(q.sites, p.sites)
     layout = Layout.of(model_sites, drawn_sites, nesting)
@@ -228,7 +226,9 @@ def check_densities(
 
 
 def check_runs(p: Recorder, q: Recorder, mixes: bool = False) -> None:
-    """Raise where the two programs, as they ran, do not fit."""
+    """Raise where the two programs, as they ran, do not fit, while Pyro's validation is on."""
+    if not is_validation_enabled():
+        return
     check_programs(p.sites, q.sites, mixes)
     for recorder in (p, q):
         for site in recorder.sites.values():
