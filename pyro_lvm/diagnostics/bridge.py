@@ -63,6 +63,8 @@ def to_inference_data(
     ``correct="psis"`` draws are resampled in proportion to Pareto-smoothed weights (Vehtari et
     al. 2024, arXiv:1507.02646). The attributes ``khat_max`` and ``khat_above_0.7`` tell how far
     to trust either; where k-hat is above 0.7, or chains accept less than 1 %, a warning says so.
+    Both are exact for mixing variables too, whatever the number of their draws; see
+    :class:`~pyro_lvm.mcmc.IndependentMetropolisHastings`.
 
     Where a guide or prior has no density, the discriminator of ``objective`` stands for it:
     ``log_q`` then has its estimate of the log-ratio of guide to prior, ``log_p`` leaves that

@@ -34,6 +34,7 @@ def chains(case: Case) -> Finding:
             num_samples=_NUM_CHAINS * max(1, case.num_samples // _NUM_CHAINS),
             num_chains=_NUM_CHAINS,
             correct="mh",
+            objective=case.objective,
             posterior_predictive=False,
             prior=False,
             log_likelihood=False,

@@ -136,15 +136,18 @@ def corrected(
 
 
 def check_exact(chunks: Chunks) -> None:
-    """Raise where the weights are estimates, which no accept step may use.
+    """Raise where the mean of the weights is not p(x), so that no accept step may use them.
+
+    Those of mixing draws have it, if no two particles share such draws: see
+    :class:`pyro_lvm.mcmc.IndependentMetropolisHastings`.
 
     Raises:
-        DensityError: of a discriminator, or of mixing draws.
+        DensityError: weights of a discriminator.
         PlateError: of a minibatch, beside a latent of all data.
     """
-    if chunks.uses_ratio or chunks.mixes:
+    if chunks.uses_ratio:
         hint = "Use the draws as they are, or train a guide with a density, such as a flow."
-        found = "one that is estimated"
+        found = "a discriminator's estimate"
         raise DensityError(explain("guide", "a density to correct its draws by", found, hint))
     layout = chunks.probe.layout
     if layout and layout.subsampled_inside:

@@ -12,11 +12,13 @@ from torch import Tensor
 from pyro_lvm.diagnostics.chunks import Chunks, Plated, check_count
 from pyro_lvm.diagnostics.correction import check_exact, in_plates
 from pyro_lvm.diagnostics.discrete import with_discrete_draws
+from pyro_lvm.diagnostics.missing import mixing_of
 from pyro_lvm.diagnostics.posterior import latent_draws
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.mcmc.counts import Counts
 from pyro_lvm.metropolis import independence_chain
-from pyro_lvm.objectives import ELBO
+from pyro_lvm.objective import Objective
+from pyro_lvm.objectives import DSIVI, ELBO
 
 __all__ = ["IndependentMetropolisHastings"]
 
@@ -40,17 +42,37 @@ class IndependentMetropolisHastings(MCMCKernel):
     starts at a draw of the guide. For many chains at once and all of ArviZ's groups, call
     :func:`pyro_lvm.diagnostics.to_inference_data` with ``correct="mh"``.
 
+    **Mixing variables.** A semi-implicit guide has no density to accept by, but an exact chain
+    all the same. A proposal is z with the J + 1 draws of :math:`\psi` that its density is
+    averaged over, the one that made z among them, and no other proposal's:
+
+    .. math:: \hat q(z) = \tfrac1{J+1} \sum_{j=0}^J q(z \mid \psi_j, x), \quad
+        w = \frac{p(x, z)}{\hat q(z)}
+
+    The weight does not tell which one made z. In an order drawn at random, each did with
+    probability 1 / (J + 1), so that z and all :math:`\psi_j` have the density :math:`\hat q(z)
+    \prod_j q(\psi_j \mid x)`. A chain of them all that accepts by w, which it keeps with its
+    state, has the limit :math:`w \, \hat q(z) \prod_j q(\psi_j \mid x) \propto p(z \mid x)
+    \prod_j q(\psi_j \mid x)`: of z, the exact posterior for any J. The price of a small J is a
+    lower acceptance rate. The same holds for mixing variables from a reverse program, and for a
+    prior's, averaged over draws of their own: :math:`p(x \mid z) \, \tfrac1{J'} \sum_j p(z \mid
+    \zeta_j)` has the mean p(x, z).
+
     Args:
         model: generative program.
-        guide: its guide, with a density.
+        guide: its guide, with a density or with mixing variables.
+        objective: what averages these out, such as ``SIVI(num_mixing=200)``, as for
+            ``to_inference_data``; ``DSIVI()``, with 50 draws, if left out.
         block_size: proposals made at a time.
 
     Raises:
-        DensityError: the guide's density is an estimate.
+        DensityError: guide or model has no density.
         PlateError: a minibatch beside a latent of all data.
 
     References:
         Tierney (1994), *Markov chains for exploring posterior distributions*, section 2.3.3.
+        Andrieu, Roberts (2009), *The pseudo-marginal approach for efficient Monte Carlo
+        computations*, section 2, for estimates of a density that a chain keeps.
 
     Example:
         >>> import pyro, pyro.distributions as dist
@@ -74,15 +96,24 @@ class IndependentMetropolisHastings(MCMCKernel):
     _current: _Proposal
     _counts: Counts
 
-    def __init__(self, model: Program, guide: Program, *, block_size: int = 256) -> None:
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        *,
+        objective: Objective | None = None,
+        block_size: int = 256,
+    ) -> None:
         self.model, self.guide = model, guide
+        self.mixing = mixing_of(objective, otherwise=DSIVI())
         self.block_size = check_count("block_size", block_size)
         self.transforms: dict[str, Any] = {}  # draws are where the model has them
         super().__init__()
 
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
         """Start at a draw of the guide given the data."""
-        chunks = Chunks(ELBO, self.model, self.guide, args, kwargs, self.block_size)
+        programs = (self.model, self.guide, args, kwargs)
+        chunks = Chunks(ELBO, *programs, self.block_size, mixing=self.mixing)
         check_exact(chunks)
         layout = chunks.probe.layout
         self._batch = layout.names if layout else ()
