@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_lvm.errors import PlateError, explain
 from pyro_lvm.objective import Objective
 from pyro_lvm.particles import Particles
 from pyro_lvm.training.fabric import Fabric
@@ -27,11 +28,21 @@ class DatumCount:
 
     One draw per batch size tells; later batches of that size are looked up. A joint bound
     (a global latent variable) counts the rows of its observed data.
+
+    Args:
+        objective: whose loss it is.
+        programs: the model and guide.
+        is_share: a batch is what one of several processes sees.
+
+    Raises:
+        PlateError: a joint bound of a share that stands for itself alone: each process would
+            count the global latents in full.
     """
 
-    def __init__(self, objective: Objective, programs: Programs) -> None:
+    def __init__(self, objective: Objective, programs: Programs, is_share: bool = False) -> None:
         self.objective = objective
         self.programs = programs
+        self.is_share = is_share
         self.known: dict[int, float] = {}
 
     def __call__(self, batch: Batch) -> float:
@@ -41,6 +52,8 @@ class DatumCount:
                     self.programs.model, self.programs.guide, *batch.args, **batch.kwargs
                 )
             self.known[batch.size] = _num_data(particles, batch)
+            if self.is_share and not particles.log_weights.shape[1:]:
+                _check_scaled(self.known[batch.size], batch)
         return self.known[batch.size]
 
 
@@ -127,3 +140,15 @@ def _num_data(particles: Particles, batch: Batch) -> float:
         return float(torch.as_tensor(particles.scale).expand(shape).sum())
     scales = [site.scale for site in particles.model.values() if site.is_observed]
     return batch.size * float(torch.as_tensor(scales[0]).mean()) if scales else float(batch.size)
+
+
+def _check_scaled(num_data: float, batch: Batch) -> None:
+    if num_data == batch.size:
+        raise PlateError(
+            explain(
+                "plates of the data",
+                "the size of all the data, beside a global latent in several processes",
+                f"{batch.size}, the share of one process",
+                "Open the plate with size=N, subsample=<tensor of the batch's length>.",
+            )
+        )

@@ -10,7 +10,7 @@ import pyro
 from pyro_lvm.objective import Objective
 from pyro_lvm.training.compiled import make_loss
 from pyro_lvm.training.evaluate import DatumCount, Evaluator
-from pyro_lvm.training.fabric import Fabric
+from pyro_lvm.training.fabric import Fabric, Strategy
 from pyro_lvm.training.inputs import Data
 from pyro_lvm.training.loader import Transform
 from pyro_lvm.training.loop import Limits, Loop
@@ -22,6 +22,7 @@ from pyro_lvm.training.optimizers import (
     make_scheduler,
 )
 from pyro_lvm.training.parts import Parts
+from pyro_lvm.training.processes import check_can_share, sharing
 from pyro_lvm.training.programs import Program, Programs
 from pyro_lvm.training.result import FitResult
 from pyro_lvm.training.resume import check_same_run, checkpoint_folder, starting_point
@@ -60,7 +61,7 @@ def fit(
     check_every_step: bool = False,
     accelerator: str = "auto",
     devices: int | str | list[int] = 1,
-    strategy: str = "auto",
+    strategy: str | Strategy = "auto",
     precision: str = "32-true",
     compile: bool | str = False,
     evaluate_every: int | None = None,
@@ -86,6 +87,15 @@ def fit(
     On the CPU a run that was killed and resumed gives the same numbers, bit for bit, as one
     that was not. Ctrl-C ends the run after the step, saves it, and says how to go on.
     The caller's random state is left as it was.
+
+    Several processes, on one machine or more, run the same script: ``torchrun
+    --nproc_per_node=2 script.py``. Each computes the gradient of its share of every batch, and
+    the mean is that of the whole batch in one process, with other random numbers; ``batch_size``
+    counts all of them. BatchNorm knows its own share only. If a process dies, the others end
+    with an error, at once or, if it is merely gone, after the time-out (half an hour;
+    ``strategy=DDPStrategy(timeout=...)`` of Fabric for another); ``resume=True`` goes on.
+    Optimisers that share their state out (``ZeroRedundancyOptimizer``) work; parameters stay
+    whole in every process.
 
     Args:
         model: the generative program.
@@ -117,8 +127,9 @@ def fit(
             step. Otherwise it does, where its validation is enabled, in the first epoch, which
             sees each datum once; a loss that is not finite is noticed always.
         accelerator: "auto", "cpu", "cuda", ...; this and the next three go to Lightning Fabric.
-        devices: how many devices, or which.
-        strategy: "auto", "ddp", ...
+        devices: how many devices, or which; under ``torchrun`` as many as it starts processes.
+        strategy: "auto", "ddp", ..., or a strategy of Fabric that keeps parameters whole; with
+            ``find_unused_parameters=True`` where a step leaves some parameters out.
         precision: "32-true", "bf16-mixed", "64-true", ...
         compile: record and compile the step once for each kind of batch, True or one of the
             backends of :class:`~pyro_lvm.training.CompiledLoss`; in one process.
@@ -141,7 +152,9 @@ def fit(
     Raises:
         DataError: empty data, unequal lengths, NaN or infinities.
         ParameterError: nothing to train, or stale parameters in Pyro's store.
-        PlateError: a plate subsamples at random while several processes train.
+        PlateError: a plate subsamples at random, or a global latent stands beside data that are
+            not scaled up, while several processes train.
+        ProgramError: an objective that keeps chains of rows while several processes train.
         NonFiniteError: a loss or gradient is not finite; the message names the site.
         CheckpointError: nothing to resume, a foreign file, or an earlier run in ``run_dir``.
 
@@ -167,10 +180,15 @@ def fit(
     options = dict(locals())
     check_options(options)
     fabric = launch(accelerator, devices, strategy, precision)
+    check_can_share(objective, batch_size, fabric.world_size)
     run_path = None if run_dir is None else Path(run_dir)
     folder = checkpoint_folder(run_path)
-    saved = starting_point(resume, folder)
-    with seeded(seed, fabric.global_rank), pyro.settings.context(module_local_params=True):
+    saved = fabric.broadcast(starting_point(resume, folder) if fabric.is_global_zero else None)
+    with (
+        seeded(seed, fabric.global_rank),
+        pyro.settings.context(module_local_params=True),
+        sharing(objective, fabric),
+    ):
         programs = Programs(model, guide)
         programs.to(fabric.device)
         parts = Parts.of(
@@ -280,7 +298,7 @@ def _stepper(
 ) -> Stepper:
     parameters = programs.parameters()
     raw = make_optimizer(optimizer, parameters, lr)
-    loss = make_loss(objective, programs, compile, fabric.world_size)
+    loss = make_loss(objective, programs, compile)
     check_covered(loss, parameters, fabric.world_size)
     scheduler = make_scheduler(lr_scheduler, raw, total_steps)
     loss, wrapped = fabric.setup(loss, raw)
@@ -291,7 +309,7 @@ def _stepper(
         wrapped,
         scheduler,
         parameters,
-        DatumCount(objective, programs),
+        DatumCount(objective, programs, is_share=fabric.world_size > 1),
         max_grad_norm,
         max_skips,
         check_every_step,

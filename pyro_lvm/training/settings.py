@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from pyro_lvm.errors import ParameterError, PyroLVMError, explain
 from pyro_lvm.objective import Objective
-from pyro_lvm.training.fabric import Fabric
+from pyro_lvm.training.fabric import Fabric, Strategy
 
 __all__ = ["check_covered", "check_options", "describe", "launch"]
 
@@ -69,12 +71,19 @@ def check_options(options: dict[str, Any]) -> None:
 
 
 def launch(
-    accelerator: str, devices: int | str | list[int], strategy: str, precision: str
+    accelerator: str, devices: int | str | list[int], strategy: str | Strategy, precision: str
 ) -> Fabric:
-    """Fabric, started."""
+    """Fabric, started, on as many devices as torchrun has started processes, if it has.
+
+    Raises:
+        PyroLVMError: a strategy that takes parameters apart.
+    """
+    _check_whole(strategy)
+    devices, num_nodes = _started_by_torchrun() or (devices, 1)
     fabric = Fabric(
         accelerator=accelerator,
         devices=devices,
+        num_nodes=num_nodes,
         strategy=strategy,
         precision=precision,
     )
@@ -97,6 +106,30 @@ def check_covered(loss: nn.Module, parameters: Sequence[Tensor], world_size: int
                 "modules, when several processes train together",
                 f"{outside} parameters in Pyro's store or outside the module that is called",
                 "Make each program an nn.Module or PyroModule with a forward method.",
+            )
+        )
+
+
+def _started_by_torchrun() -> tuple[int, int] | None:
+    """Processes on this machine, and machines."""
+    if not torch.distributed.is_available() or not torch.distributed.is_torchelastic_launched():
+        return None
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    return here, int(os.environ["WORLD_SIZE"]) // here
+
+
+def _check_whole(strategy: str | Strategy) -> None:
+    """Programs run outside the wrapped loss too: to be evaluated, to find their sites."""
+    name = strategy if isinstance(strategy, str) else type(strategy).__name__
+    if any(part in name.lower() for part in ("fsdp", "deepspeed", "modelparallel")):
+        raise PyroLVMError(
+            explain(
+                "strategy",
+                "one that keeps whole parameters in every process, such as 'ddp'",
+                repr(name),
+                "Share the optimiser's state: strategy='ddp', optimizer=lambda parameters: "
+                "torch.distributed.optim.ZeroRedundancyOptimizer(parameters, torch.optim.Adam, "
+                "lr=1e-3).",
             )
         )
 

@@ -69,21 +69,21 @@ class Snapshots:
         self.objective.load_state_dict(content["objective"])
         self.state.load_state_dict(content["state"])
         self.saved_at = self.state.step
-        self._load_best()
-        set_random_state(content["random"][stepper.fabric.global_rank])
+        fabric = stepper.fabric
+        self.best = fabric.broadcast(self._saved_best() if self._is_first else None)
+        set_random_state(content["random"][fabric.global_rank])
 
     def restore_best(self) -> None:
         """Put the best parameters back into the programs."""
         if self.best is not None:
             self.stepper.programs.load_state_dict(self.best)
 
-    def _load_best(self) -> None:
+    def _saved_best(self) -> dict[str, Any] | None:
         """The best parameters, unless their file is from beyond this step."""
         if self.folder is None or self.state.best_step is None or not self.folder.best.is_file():
-            return
+            return None
         content = read(self.folder.best, "training")
-        if content["state"]["step"] <= self.state.step:
-            self.best = content["programs"]
+        return content["programs"] if content["state"]["step"] <= self.state.step else None
 
     def _content(self) -> dict[str, Any]:
         stepper = self.stepper
