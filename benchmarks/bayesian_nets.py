@@ -1,7 +1,9 @@
 """Bayesian networks: what their predictions are worth, and how few weights they need.
 
 - "regression": concrete from 150 rows, by objective, beside ensembles and NUTS.
-- "sparse": MNIST, read from the folder PYRO_LVM_DATA, by prior.
+- "classification": 300 digits of MNIST, which is read from the folder PYRO_LVM_DATA.
+- "digits", "rows", "sparse", "text": weights that are kept, of 8 by 8 digits, of an LSTM that
+  reads them row by row, of MNIST, of the Brown corpus in the folder BROWN_CORPUS.
 
 Prints one table for each; with ``--picture`` it draws what a network of one covariate is unsure
 of. Finished runs are kept in a file in ``results``: started again, it goes on with the others.
@@ -19,13 +21,29 @@ from typing import Any
 import pyro
 import torch
 
-from benchmarks import bayesian_picture, bayesian_regression, kept, sparse_networks
+from benchmarks import (
+    bayesian_classification,
+    bayesian_picture,
+    bayesian_regression,
+    kept,
+    sparse_digits,
+    sparse_mnist,
+    sparse_rows,
+    sparse_text,
+)
 from benchmarks.tables import markdown, mean_and_deviation
 
 __all__ = ["PARTS", "main", "outcome"]
 
 RESULTS = Path(__file__).parent / "results"
-PARTS: dict[str, Any] = {"regression": bayesian_regression, "sparse": sparse_networks}
+PARTS: dict[str, Any] = {
+    "regression": bayesian_regression,
+    "classification": bayesian_classification,
+    "digits": sparse_digits,
+    "rows": sparse_rows,
+    "sparse": sparse_mnist,
+    "text": sparse_text,
+}
 
 outcome = partial(kept.outcome, PARTS)
 """What a run found, now or before, by the file of finished runs if there is one."""

@@ -1,13 +1,10 @@
-"""How many weights of a classifier of MNIST are needed: sparse priors beside a Normal one.
-
-A 784-100-10 network on all training digits; means of weights whose log alpha is at most 3 are
-kept, and the network of these is judged on all test digits. The point estimate has no
-posterior and keeps everything.
-"""
+"""How few weights a classifier needs: trained under a prior, pruned by log alpha, judged."""
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -15,66 +12,74 @@ from torch import Tensor, nn
 
 from benchmarks.training import train
 from pyro_lvm.annealing import LinearWarmup
-from pyro_lvm.data import DataSplits, mnist
 from pyro_lvm.diagnostics import pruning_report
 from pyro_lvm.guides import NormalWeights
-from pyro_lvm.models import BayesianMLP
-from pyro_lvm.objectives import ELBO
+from pyro_lvm.models.bayesian_network import BayesianNetwork
+from pyro_lvm.objectives import ELBO, AnalyticELBO
 
-__all__ = ["RUNS", "run"]
+__all__ = ["BY", "Density", "Plan", "accuracy", "compressed", "maximum"]
 
-RUNS = ["point estimate", "normal", "log_uniform", "ard"]
-HIDDEN, BATCH, STEPS = (100,), 200, 2500
-RATE, START = 5e-3, 0.02
-PIXEL = 0.3081  # the standard deviation of all pixels
+Pairs = tuple[Tensor, Tensor]
+Counts = Callable[[Mapping[str, Tensor]], dict[str, float]]
 
-
-@cache
-def digits() -> DataSplits:
-    return mnist(binarization=None)
+BY = {"draws": partial(ELBO, gradient="stl"), "closed form": AnalyticELBO}
+"""How the divergence from the prior is found."""
 
 
-def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
-    """Accuracy in percent, whole and pruned, and what is left."""
-    pyro.set_rng_seed(seed)
-    x, y = digits().train / PIXEL, digits().labels["train"]
-    prior = "normal" if name == "point estimate" else name
-    model = BayesianMLP(x.shape[1], HIDDEN, 10, prior=prior, num_data=len(x))
-    if name == "point estimate":
-        return {"accuracy": accuracy(model, point(model, x, y, steps or STEPS))}
-    guide = trained(model, x, y, steps or STEPS)
+class Plan(NamedTuple):
+    """Adam at ``rate``, falling to 0 in the second half; the KL rises in the first quarter."""
+
+    steps: int
+    batch: int
+    rate: float
+    start_scale: float = 0.02
+
+
+def compressed(
+    model: BayesianNetwork, data: Pairs, test: Pairs, plan: Plan, by: str, counts: Counts
+) -> dict[str, float]:
+    """Accuracy in percent, whole and pruned, and what is left.
+
+    Args:
+        model: the network.
+        data: rows and classes to train on, and
+        test: to be judged on.
+        plan: how to train.
+        by: one of :data:`BY`.
+        counts: what to count in the matrices of the pruned network.
+    """
+    guide = NormalWeights(model.starts(), start_scale=plan.start_scale)
+    fit(model, guide, data, plan, by)
     moments = {name: (mean.detach(), scale) for name, (mean, scale) in guide.moments().items()}
     means = {name: mean for name, (mean, _) in moments.items()}
-    report = pruning_report(moments)
-    pruned = {name: mean * report.kept[name] for name, mean in means.items()}
-    masks = model.matrices(report.kept)
+    kept = pruning_report(moments).kept
+    pruned = {name: mean * kept[name] for name, mean in means.items()}
+    left = model.folded(model.matrices(pruned))
+    total, live = (sum(map(count, left.values())) for count in (Tensor.numel, _num_live))
     return {
-        "accuracy": accuracy(model, means),
-        "pruned": accuracy(model, pruned),
-        **report.summary(),
-        "inputs": float(masks["w1"].any(0).sum()),
-        "hidden units": float(masks["w2"][:, :-1].any(0).sum()),
+        "accuracy": accuracy(model, means, test),
+        "pruned": accuracy(model, pruned, test),
+        "compression": total / max(1, live),
+        **counts(left),
     }
 
 
-def trained(model: BayesianMLP, x: Tensor, y: Tensor, steps: int) -> NormalWeights:
-    """Mean-field posterior; the weight of the KL rises over the first quarter of the steps."""
-    guide = NormalWeights(model.starts(), start_scale=START)
-
-    def batch() -> tuple[Tensor, Tensor]:
+def fit(model: BayesianNetwork, guide: NormalWeights, data: Pairs, plan: Plan, by: str) -> None:
+    def batch() -> Pairs:
         model.priors.maximise(guide.moments())
-        return minibatch(x, y)
+        return minibatch(data, plan.batch)
 
-    objective = ELBO(gradient="stl", beta=LinearWarmup(steps // 4))
-    train(objective(model, guide), guide.parameters(), batch, steps, RATE, per=len(x))
-    return guide
+    objective: Any = BY[by](beta=LinearWarmup(max(1, plan.steps // 4)))
+    module, size = objective(model, guide), len(data[0])
+    train(module, guide.parameters(), batch, plan.steps, plan.rate, per=size)
 
 
-def point(model: BayesianMLP, x: Tensor, y: Tensor, steps: int) -> dict[str, Tensor]:
+def maximum(model: BayesianNetwork, data: Pairs, plan: Plan) -> dict[str, Tensor]:
     """Weights of greatest posterior density."""
     weights = nn.ParameterDict(model.starts())
     module = Density(model, weights)
-    train(module, weights.parameters(), lambda: minibatch(x, y), steps, RATE, per=len(x))
+    batch = partial(minibatch, data, plan.batch)
+    train(module, weights.parameters(), batch, plan.steps, plan.rate, per=len(data[0]))
     return {name: weight.detach() for name, weight in weights.items()}
 
 
@@ -91,12 +96,18 @@ class Density(nn.Module):
         return -log_p
 
 
-def minibatch(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    rows = torch.randint(len(x), (BATCH,))
+def minibatch(data: Pairs, size: int) -> Pairs:
+    x, y = data
+    rows = torch.randint(len(x), (size,))
     return x[rows], y[rows]
 
 
 @torch.no_grad()
-def accuracy(model: BayesianMLP, weights: dict[str, Tensor]) -> float:
-    logits = model.outcome(digits().test / PIXEL, weights).logits
-    return 100 * (logits.argmax(-1) == digits().labels["test"]).double().mean().item()
+def accuracy(model: BayesianNetwork, weights: dict[str, Tensor], test: Pairs) -> float:
+    """In percent, of the network at these weights."""
+    logits = model.outcome(test[0], weights).logits
+    return 100 * (logits.argmax(-1) == test[1]).double().mean().item()
+
+
+def _num_live(matrix: Tensor) -> int:
+    return int(matrix.count_nonzero())

@@ -103,6 +103,10 @@ class BayesianNetwork(PyroModule):
         """Each site's weights ``(*left, rows * columns)`` as ``(*left, rows, columns)``."""
         return {name: draws[name].unflatten(-1, s) for name, s in self.priors.shapes.items()}
 
+    def folded(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The matrices that the network multiplies by, of all of :meth:`matrices`."""
+        return dict(weights)
+
     def starts(self) -> dict[str, Tensor]:
         """Random means at which a guide of the sites may start, by the number of inputs.
 

@@ -336,6 +336,46 @@ def test_recurrent_particles_are_a_loop(prior: str) -> None:
         torch.testing.assert_close(log_p, alone, rtol=1e-9, atol=1e-9)
 
 
+def test_the_network_of_words_is_that_of_torch() -> None:
+    """Numbers of words by rows of an embedding; a word without weight is read as zeros."""
+    table, lstm, head = nn.Embedding(7, 3), nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2)
+    model = BayesianLSTM(3, 4, 2, vocabulary=7, groups=True)
+    x = torch.randint(7, (6, 8))
+    words = {"words": table.weight.detach().flatten()}
+    draws = model.starts() | as_draws(lstm, head) | words
+    expected = head(lstm(table(x))[0][:, -1]).log_softmax(-1)
+    found = model.outcome(x, draws).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    without = draws | {"vocabulary": torch.ones(7).index_fill(0, torch.tensor([2]), 0.0)}
+    seen = table(x) * (x != 2)[..., None]
+    expected = head(lstm(seen)[0][:, -1]).log_softmax(-1)
+    torch.testing.assert_close(model.outcome(x, without).logits, expected, rtol=0, atol=1e-12)
+
+
+def test_particles_of_words_are_a_loop() -> None:
+    model = BayesianLSTM(3, 4, 2, vocabulary=7, groups=True)
+    x, y = torch.randint(7, (6, 8)), torch.randint(2, (6,))
+    particles = ELBO(5).particles(model, NormalWeights(model.starts(), start_scale=0.3), x, y)
+    for k, log_p in enumerate(particles.log_p):
+        one = {name: particles.values[name][k].flatten() for name in model.latent_features}
+        conditioned = pyro.poutine.condition(model, one)
+        alone = pyro.poutine.trace(conditioned).get_trace(x, y).log_prob_sum()
+        torch.testing.assert_close(log_p, alone, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (torch.zeros(2, 3), "x: expected integers of shape"),
+        (torch.zeros(2, 3, 1).long(), "x: expected integers of shape"),
+        (torch.full((2, 3), 7), "x: expected words from 0 to 6, got words from 7 to 7"),
+    ],
+)
+def test_wrong_words_are_explained(x: Tensor, text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        BayesianLSTM(3, 4, 2, vocabulary=7)(x)
+
+
 def test_without_an_input_nothing_of_it_is_left() -> None:
     model = BayesianLSTM(3, 4, 5, groups=True)
     draws = model.starts() | {"inputs": torch.tensor([1.0, 0.0, 1.0])}
