@@ -13,6 +13,7 @@ from pyro_lvm.objective import Objective
 from pyro_lvm.particles import Particles
 from pyro_lvm.training.fabric import Fabric
 from pyro_lvm.training.loader import Batch, Batches
+from pyro_lvm.training.precision import full_densities
 from pyro_lvm.training.programs import Programs
 from pyro_lvm.training.rng import seeded
 from pyro_lvm.training.state import Row
@@ -100,6 +101,7 @@ class Evaluator:
             torch.no_grad(),
             self.programs.evaluating(),
             self.fabric.autocast(),
+            full_densities(self.fabric),
         ):
             row: Row = {}
             if self.held_out is not None:

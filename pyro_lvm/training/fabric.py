@@ -2,11 +2,11 @@
 
 try:
     from lightning.fabric import Fabric  # type: ignore[import-not-found, unused-ignore]
-    from lightning.fabric.strategies import (  # type: ignore[import-not-found, unused-ignore]
+    from lightning.fabric.strategies.strategy import (  # type: ignore[import-not-found, unused-ignore]
         Strategy,
     )
 except ImportError:
     from lightning_fabric import Fabric
-    from lightning_fabric.strategies import Strategy
+    from lightning_fabric.strategies.strategy import Strategy
 
 __all__ = ["Fabric", "Strategy"]

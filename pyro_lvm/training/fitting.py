@@ -130,7 +130,8 @@ def fit(
         devices: how many devices, or which; under ``torchrun`` as many as it starts processes.
         strategy: "auto", "ddp", ..., or a strategy of Fabric that keeps parameters whole; with
             ``find_unused_parameters=True`` where a step leaves some parameters out.
-        precision: "32-true", "bf16-mixed", "64-true", ...
+        precision: "32-true", "64-true", ...; with "bf16-mixed" networks compute in bfloat16, and
+            draws, densities, weights, parameters and their gradients stay in float32.
         compile: record and compile the step once for each kind of batch, True or one of the
             backends of :class:`~pyro_lvm.training.CompiledLoss`; in one process.
         evaluate_every: steps between evaluations; None for each epoch's end, or 50 where an

@@ -19,6 +19,7 @@ from pyro_lvm.nonfinite import first_nonfinite
 from pyro_lvm.training.evaluate import DatumCount
 from pyro_lvm.training.fabric import Fabric
 from pyro_lvm.training.loader import Batch
+from pyro_lvm.training.precision import full_densities
 from pyro_lvm.training.programs import Programs
 from pyro_lvm.training.state import TrainingState
 
@@ -86,7 +87,8 @@ class Stepper:
             raise
 
     def _gradient(self, batch: Batch) -> tuple[float, float]:
-        loss = self.loss(*batch.args, **batch.kwargs) / self.count(batch)
+        with full_densities(self.fabric):
+            loss = self.loss(*batch.args, **batch.kwargs) / self.count(batch)
         self.fabric.backward(loss)
         return self._read(loss.detach(), self._clipped_norm())
 
