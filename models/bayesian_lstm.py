@@ -138,4 +138,5 @@ def _but_last(matrix: Tensor, scale: Tensor) -> Tensor:
 
 
 def _looked_up(words: Tensor, x: Tensor) -> Tensor:  # (*left, B, T, D)
-    return words.index_select(-2, x.flatten()).unflatten(-2, x.shape)
+    read: Tensor = words.index_select(-2, x.flatten()).unflatten(-2, x.shape)
+    return read

@@ -23,9 +23,11 @@ class WeightPriors(nn.Module):
 
     "normal" is :math:`N(0, s^2)`. "log_uniform" is
     :class:`~pyro_lvm.distributions.LogUniformScale` from s / 1000 to s, whose posteriors are
-    those of sparse variational dropout. "ard", automatic relevance determination, is Normal with
-    a scale for each weight that is a parameter, or, "ard_columns", one that all weights of an
-    input share: an ELBO ascends them too, and :meth:`maximise` finds the best at once.
+    those of sparse variational dropout; train them by
+    :class:`~pyro_lvm.objectives.AnalyticELBO`. "ard", automatic relevance determination, is
+    Normal with a scale for each weight that is a parameter, or, "ard_columns", one that all
+    weights of an input share: an ELBO ascends them too, and :meth:`maximise` finds the best at
+    once.
 
     Args:
         shapes: rows and columns of the matrix of each site.

@@ -57,7 +57,7 @@ class PruningReport:
             advice = "Warm the KL up (beta=LinearWarmup(steps / 2)), or start with smaller scales."
             return Verdict(_CHECK, Status.FAIL, finding, advice)
         if self.compression == 1:
-            advice = "Train longer, or take prior='ard' or 'log_uniform'."
+            advice = "Train longer, by AnalyticELBO, with prior='ard' or 'log_uniform'."
             return Verdict(_CHECK, Status.WARN, finding, advice)
         return Verdict(_CHECK, Status.PASS, finding)
 

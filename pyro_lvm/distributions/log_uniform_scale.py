@@ -32,9 +32,10 @@ class LogUniformScale(TorchDistribution):
 
     ``torch.distributions.kl_divergence(Normal(m, s), prior)`` is the paper's approximation, which
     depends on :math:`\alpha = s^2 / m^2` alone, with the constant that belongs to a and b. It is
-    for a far below, b far above all likely w: within 0.01 nats then. Pyro's
-    ``TraceMeanField_ELBO`` uses it; the objectives here take the density at draws, which is
-    exact and noisier.
+    for a far below, b far above all likely w: within 0.01 nats then.
+    :class:`~pyro_lvm.objectives.AnalyticELBO` and Pyro's ``TraceMeanField_ELBO`` use it. The other
+    objectives take the density at draws, whose slope -1 / w has infinite variance under a Normal
+    around 0: little is pruned then.
 
     References:
         Molchanov, Ashukha, Vetrov (2017), *Variational dropout sparsifies deep neural networks*,
