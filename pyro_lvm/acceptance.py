@@ -43,6 +43,7 @@ class AcceptanceObjective(Objective):
     """
 
     is_bound: ClassVar[bool] = False
+    keeps_in_place: ClassVar[bool] = True
     is_linear: ClassVar[bool] = True
     """The symmetric bound is; the other one refuses minibatches here."""
     takes: ClassVar[tuple[str, ...]] = ("reparam",)
@@ -120,6 +121,11 @@ class AcceptanceObjective(Objective):
             self._move(particles, index)
         return particles
 
+    def before_step(self, model: Program, guide: Program, args: Any, kwargs: Any) -> None:
+        """Start the chains of new rows."""
+        if not self.chains.has(self._split(args)[1]).all():
+            self.particles(model, guide, *args, **kwargs)
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to go on exactly, the chains too."""
         return super().state_dict() | {"chains": self.chains.state_dict()}
@@ -163,7 +169,7 @@ class AcceptanceObjective(Objective):
         *own, last = args
         is_index = isinstance(last, Tensor) and last.dim() == 1 and not last.is_floating_point()
         if len(args) > 1 and is_index:
-            return tuple(own), _in_range(last, self.num_data)
+            return tuple(own), last
         if torch.is_grad_enabled():
             hint = (
                 "Pass torch.arange(len(x)) last; for fit, let both programs take it and ignore it."
@@ -172,8 +178,8 @@ class AcceptanceObjective(Objective):
         return args, None
 
     def _states(self, drawn: Drawn, guide: Program, index: Tensor | None) -> dict[str, Tensor]:
-        """Where the chains of these rows are; new ones start at the guide."""
-        with torch.no_grad():
+        """Where the chains of these rows are; new ones start at the guide, before a step."""
+        if not torch.is_grad_enabled():
             if index is None and self.num_data is not None:
                 return self.started(drawn, guide)
             if not self.chains.has(index).all():
@@ -200,11 +206,3 @@ def log_ratio(log_weights: Tensor) -> Tensor:  # (K, *batch)
 
 def _drawn(model: Program, guide: Program, *, args: Any, kwargs: Any, **how: Any) -> Particles:
     return draw(model, guide, args, kwargs, **how)
-
-
-def _in_range(index: Tensor, num_data: int) -> Tensor:
-    beyond = (index < 0) | (index >= num_data)
-    if bool(beyond.any()):
-        expected, found = f"rows 0 to {num_data - 1}", f"{int(index[beyond][0])}"
-        raise DataError(explain("index", expected, found, "Pass num_data, the rows in all."))
-    return index

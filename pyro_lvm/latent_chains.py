@@ -9,7 +9,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_lvm.errors import CheckpointError, explain
+from pyro_lvm.errors import CheckpointError, DataError, explain
 
 __all__ = ["LatentChains", "StartingAt"]
 
@@ -18,6 +18,8 @@ Values = Mapping[str, Tensor]
 
 class LatentChains:
     """Values ``(K, *plates, *event)`` by site, of all data, looked up by the numbers of the rows.
+
+    From the first start on they are changed in place.
 
     Args:
         num_data: N, rows of the data plate; None where there is no such plate.
@@ -35,39 +37,40 @@ class LatentChains:
         self.dim = 1
 
     def at(self, index: Tensor | None) -> dict[str, Tensor]:
-        """The values of these rows."""
+        """Copies of the values of these rows."""
         if index is None:
-            return dict(self.values)
+            return {n: v.clone() for n, v in self.values.items()}
         return {n: v.index_select(self.dim, index.to(v.device)) for n, v in self.values.items()}
 
     def has(self, index: Tensor | None) -> Tensor:
-        """Which of these rows have values, a bool each."""
-        return self.started if index is None else self.started[index.cpu()]
+        """Which of these rows have values, a bool each.
+
+        Raises:
+            DataError: a number beyond the rows.
+        """
+        return self.started if index is None else self.started[self._checked(index.cpu())]
 
     def start(self, index: Tensor | None, values: Values) -> None:
         """Give those of these rows that have no values theirs."""
         if index is None:
-            self.keep(None, values)
-            return
-        new = (~self.has(index)).nonzero().squeeze(1)
-        rows = {n: v.index_select(self.dim, new.to(v.device)) for n, v in values.items()}
-        self.keep(index[new.to(index.device)], rows)
-
-    def keep(self, index: Tensor | None, values: Values) -> None:
-        """Make ``values`` those of these rows."""
-        if index is None:
-            self.values = dict(values)
+            self.values = {n: v.clone() for n, v in values.items()}
             self.started[:] = True
             return
+        new = (~self.has(index)).nonzero().squeeze(1)
         for name, value in values.items():
-            index = index.to(value.device)
-            kept = self.values.get(name)
-            if kept is None:
-                shape = list(value.shape)
-                shape[self.dim] = len(self.started)
-                kept = value.new_zeros(shape)
-            self.values[name] = kept.to(value).index_copy(self.dim, index, value)
+            self.values.setdefault(name, self._room(value))
+        rows = {n: v.index_select(self.dim, new.to(v.device)) for n, v in values.items()}
+        self.keep(index[new.to(index.device)], rows)
         self.started[index.cpu()] = True
+
+    def keep(self, index: Tensor | None, values: Values) -> None:
+        """Make ``values`` those of these rows, which have some."""
+        for name, value in values.items():
+            kept = self.values[name] = self.values[name].to(value)
+            if index is None:
+                kept.copy_(value)
+            else:
+                kept.index_copy_(self.dim, index.to(value.device), value)
 
     def state_dict(self) -> dict[str, Any]:
         """The values, and whose they are."""
@@ -84,8 +87,23 @@ class LatentChains:
             expected, found = f"chains of {len(self.started)} rows", f"{len(state['started'])}"
             hint = "Pass the num_data that was trained with."
             raise CheckpointError(explain("saved chains", expected, found, hint))
-        self.values = {name: value.clone() for name, value in state["values"].items()}
-        self.started, self.dim = state["started"].clone(), state["dim"]
+        for name, value in state["values"].items():
+            self.values.setdefault(name, value.clone()).copy_(value)
+        self.started.copy_(state["started"])
+        self.dim = state["dim"]
+
+    def _room(self, value: Tensor) -> Tensor:
+        """For all data, given the values of some."""
+        shape = list(value.shape)
+        shape[self.dim] = len(self.started)
+        return value.new_zeros(shape)
+
+    def _checked(self, index: Tensor) -> Tensor:
+        beyond = (index < 0) | (index >= len(self.started))
+        if bool(beyond.any()):
+            expected, found = f"rows 0 to {len(self.started) - 1}", f"{int(index[beyond][0])}"
+            raise DataError(explain("index", expected, found, "Pass num_data, the rows in all."))
+        return index
 
 
 class StartingAt(Messenger):

@@ -7,7 +7,9 @@ each replay too, whatever its kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import count
 from weakref import WeakValueDictionary
 
@@ -17,7 +19,7 @@ from torch.optim import Optimizer
 
 from pyro_lvm.saturation import Watch
 
-__all__ = ["MakeOptimizer", "OwnStep"]
+__all__ = ["MakeOptimizer", "OwnStep", "resting"]
 
 MakeOptimizer = Callable[[Iterable[Tensor]], Optimizer]
 
@@ -32,7 +34,7 @@ class OwnStep:
 
     Example:
         >>> weight = torch.ones(2)
-        >>> step = OwnStep([weight], lambda p: torch.optim.SGD(p, lr=0.5), Watch("D", "Train less."))
+        >>> step = OwnStep([weight], lambda p: torch.optim.SGD(p, 0.5), Watch("D", "Wait."))
         >>> step([torch.tensor([1.0, 2.0])], torch.zeros(3), torch.zeros(3))
         >>> weight
         tensor([0.5000, 0.0000])
@@ -48,15 +50,30 @@ class OwnStep:
         with torch.no_grad():
             _own_step([*self.parameters], [*gradients], real, fake, _number(self))
 
-    def take(self, gradients: Sequence[Tensor | None], real: Tensor, fake: Tensor) -> None:
-        """The step itself, not as an operation."""
-        self.watch(real, fake)
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
+    def take(self, values: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+        """Move ``values`` as the parameters, whose place they take for one step.
+
+        They are the parameters, or copies that a compiler made to move the parameters later.
+        """
+        own = [p.data for p in self.parameters]
+        for p, value, gradient in zip(self.parameters, values, gradients, strict=True):
+            p.data, p.grad = value, gradient
         self.optimizer.step()
-        self.optimizer.zero_grad()  # a graph writes over what it has handed out
+        for p, value in zip(self.parameters, own, strict=True):
+            p.data, p.grad = value, None
 
 
+@contextmanager
+def resting() -> Iterator[None]:
+    """Within, steps are recorded and not taken."""
+    token = _RESTS.set(True)
+    try:
+        yield
+    finally:
+        _RESTS.reset(token)
+
+
+_RESTS = ContextVar("own steps rest", default=False)
 _COUNT = count()
 _KNOWN: WeakValueDictionary[int, OwnStep] = WeakValueDictionary()
 
@@ -70,23 +87,20 @@ def _number(step: OwnStep) -> int:
 
 
 def _take(
-    parameters: list[Tensor],
-    gradients: list[Tensor | None],
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
     real: Tensor,
     fake: Tensor,
     number: int,
 ) -> None:
-    """A compiler may pass copies of the parameters: they are moved alike."""
-    step = _KNOWN[number]
-    step.take(gradients, real, fake)
-    for given, own in zip(parameters, step.parameters, strict=True):
-        given.copy_(own)
+    if not _RESTS.get():
+        _KNOWN[number].watch(real, fake)
+        _KNOWN[number].take(parameters, gradients)
 
 
 _own_step = torch.library.custom_op(
     "pyro_lvm::own_step",
     _take,
     mutates_args=("parameters",),
-    schema="(Tensor(a0!)[] parameters, Tensor?[] gradients, Tensor real, Tensor fake, SymInt number) -> ()",
     tags=(torch.Tag.cudagraph_unsafe,),
 )

@@ -70,7 +70,7 @@ def by_quadrature(guide: Linear) -> dict[str, Tensor]:
 def at_the_target(num_particles: int, **options: Any) -> MarkovAcceptance:
     """With states that come from the target."""
     objective = MarkovAcceptance(num_particles, **options)
-    objective.chains.keep(None, {"z": torch.randn(num_particles)})
+    objective.chains.start(None, {"z": torch.randn(num_particles)})
     return objective
 
 
@@ -134,7 +134,7 @@ def walked(entropy_weight: float, dims: int, steps: int) -> tuple[float, float]:
         module().backward()
         optimizer.step()
     objective.num_particles = 20_000
-    objective.chains.keep(None, {"z": torch.randn(20_000, dims)})
+    objective.chains.start(None, {"z": torch.randn(20_000, dims)})
     return guide.scale.item(), objective.acceptance(model, guide).item()
 
 

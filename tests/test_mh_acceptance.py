@@ -67,7 +67,7 @@ def by_quadrature(guide: Proposal) -> dict[str, Tensor]:
 def at_the_target(lower_bound: str, num_particles: int) -> MHAcceptance:
     """With states that come from the target."""
     objective = MHAcceptance(num_particles, lower_bound=lower_bound)
-    objective.chains.keep(None, {"z": torch.randn(num_particles)})
+    objective.chains.start(None, {"z": torch.randn(num_particles)})
     return objective
 
 

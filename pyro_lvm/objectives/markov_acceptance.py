@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from pyro_lvm.acceptance import AcceptanceObjective
-from pyro_lvm.annealing import Schedule
+from pyro_lvm.annealing import Schedule, at_step
 from pyro_lvm.particles import Particles
 from pyro_lvm.proposing import Drawn, chosen, latents, moved, proposals_from
 from pyro_lvm.tracing import Program
@@ -84,6 +84,8 @@ class MarkovAcceptance(AcceptanceObjective):
         (True, True, True)
     """
 
+    schedules: ClassVar[tuple[str, ...]] = ("entropy_weight",)
+
     def __init__(
         self, num_particles: int = 64, *, entropy_weight: Schedule = 2.0, **options: Any
     ) -> None:
@@ -111,6 +113,5 @@ class MarkovAcceptance(AcceptanceObjective):
         return -log_q.mean(0) * (particles.log_q.numel() / dims)
 
     def _total_loss(self, particles: Particles, value: Tensor) -> Tensor:
-        weight = self.entropy_weight
-        beta = weight(self.step) if callable(weight) else weight
+        beta = at_step(self.entropy_weight, self.step)
         return super()._total_loss(particles, value + beta * self.entropy(particles))

@@ -82,6 +82,7 @@ class UIVI(SemiImplicitObjective):
     """
 
     is_linear: ClassVar[bool] = True
+    keeps_in_place: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -140,22 +141,25 @@ class UIVI(SemiImplicitObjective):
     @torch.no_grad()
     def _chain(self, density: MixingDensity) -> Tensor:  # (S, K, *batch, D)
         """Draws of the mixing variables given the latents; adapts the step size."""
-        step = self.log_step_size = self.log_step_size.to(density.start)
+        self.log_step_size = self.log_step_size.to(density.start)
+        step = self.log_step_size.clone()
         point, kept = density(density.start), []
         for _ in range(self.num_burn_in + self.num_chain):
             point, accepted = transition(density, point, 1.0, step.exp(), self.num_leapfrog)
             step = step + _RATE * (accepted.mean() - _ACCEPTANCE)
             kept.append(point.position)
-        self.log_step_size = step
+        self.log_step_size.copy_(step)
         return torch.stack(kept[self.num_burn_in :])
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to go on exactly: numbers and tensors only."""
-        return super().state_dict() | {"log_step_size": self.log_step_size}
+        return super().state_dict() | {"log_step_size": self.log_step_size.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.log_step_size = state["log_step_size"]
+        saved = state["log_step_size"]
+        own = self.log_step_size.to(torch.promote_types(self.log_step_size.dtype, saved.dtype))
+        self.log_step_size = own.copy_(saved)
 
 
 def _with_path(particles: MixedParticles, score: Mapping[str, Tensor]) -> MixedParticles:

@@ -1,51 +1,38 @@
-"""Training steps recorded once as a graph of tensor operations, then compiled and replayed."""
+"""Losses whose training step is recorded once as a graph, then compiled and replayed."""
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from traceback import extract_tb
+from collections.abc import Hashable, Sequence
+from time import perf_counter
 from typing import Any
 from warnings import warn
 
-import pyro
 import torch
-from pyro import poutine
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten
 
-import pyro_lvm
-from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.errors import explain
 from pyro_lvm.nn import check_choice, check_size
 from pyro_lvm.objective import Objective
 from pyro_lvm.tracing import Program
-from pyro_lvm.training.fabric import Fabric
 from pyro_lvm.training.programs import Programs
+from pyro_lvm.training.recording import (
+    Recorded,
+    graph_inputs,
+    is_recordable,
+    reason_of,
+    recorded,
+    trained,
+    undisturbed,
+)
+from pyro_lvm.training.replaying import compiled, replayed
 
 __all__ = ["BACKENDS", "CompiledLoss", "make_loss"]
 
 BACKENDS = ("inductor", "graph")
 
-_STATELESS = {"step", "max_plate_nesting", "enumerates"}
 _CONSTANTS = (bool, int, float, str, type(None), torch.dtype, torch.device)
-_FABRIC = Fabric.__module__.partition(".")[0]
-_LIBRARIES = [
-    Path(str(library.__file__)).parent for library in (torch, pyro, sys.modules[_FABRIC], pyro_lvm)
-]
-
-
-@dataclass(frozen=True)
-class _Graph:
-    """What computes the loss and its gradients from the tensors of a batch."""
-
-    run: Callable[..., Sequence[Tensor]]
-    parameters: Sequence[Tensor]
 
 
 class CompiledLoss(nn.Module):
@@ -55,20 +42,32 @@ class CompiledLoss(nn.Module):
     differentiable once. The first call with a batch of new shapes, dtypes or devices, or with
     other modules in training mode, runs the programs, records every tensor operation of the
     loss and of its gradient, and compiles them; later calls replay the result, without Pyro.
-    Parameters are read, and random numbers drawn, anew each time. A ``beta`` schedule goes on.
+    Parameters are read, and random numbers drawn, anew each time; schedules go on. On CUDA,
+    "inductor" replays a step as CUDA graphs (by torch's documentation; not yet run on a GPU).
+
+    What an objective keeps from step to step is in the graph too: chains move at each replay,
+    and discriminators learn, each step of their optimiser being one operation of the graph.
 
     What Python decides in a program is decided once, at the recording: a branch on the value of
-    a tensor cannot be recorded, nor can an objective that keeps more than its step (chains,
-    discriminators). Such losses are computed as they are, with one warning that names the line.
-    Arguments and data are checked at the recording only. Without gradients nothing is compiled.
+    a tensor cannot be recorded, nor can shapes that depend on values (:class:`VGI
+    <pyro_lvm.objectives.VGI>`, by the rows with missing entries). Such losses are computed as
+    they are, with one warning that names the line. Arguments and data are checked at the
+    recording only. Without gradients nothing is compiled.
+
+    In several processes each has graphs of its own, within ``DistributedDataParallel``.
 
     Args:
         objective: whose loss it is.
         model: the generative program.
         guide: the program that draws its latent variables.
-        backend: "inductor" compiles, half a minute each time; "graph" replays the recorded
-            operations one by one, and needs no compiler.
+        backend: "inductor" compiles, half a minute each time, less where torch's cache on disk
+            has the same graph; "graph" replays the recorded operations one by one, and needs no
+            compiler.
         cache_size: kinds of batches to keep; the one not used for longest is dropped.
+
+    Attributes:
+        compile_seconds: time spent on recording and compiling so far.
+        is_eager: whether it goes on uncompiled.
 
     Raises:
         ProgramError: an unknown backend, or ``cache_size`` below 1.
@@ -104,59 +103,63 @@ class CompiledLoss(nn.Module):
         self.backend = backend
         self.cache_size = check_size("cache_size", cache_size)
         self.is_eager = False
-        self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
+        self.compile_seconds = 0.0
+        self._steps: OrderedDict[Hashable, Recorded] = OrderedDict()
 
     @property
     def num_graphs(self) -> int:
         """How many kinds of batches are kept."""
-        return len(self._graphs)
+        return len(self._steps)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, a scalar, of the batch that the programs are called with."""
-        graph = self._graph(args, kwargs) if torch.is_grad_enabled() else None
-        if graph is None:
-            eager: Tensor = self.loss(*args, **kwargs)
-            return eager
-        inputs = self._inputs(args, kwargs)
-        self.objective.step += 1
-        loss: Tensor = _Replay.apply(graph, inputs, *graph.parameters)  # type: ignore[no-untyped-call]
-        return loss
-
-    def _inputs(self, args: Any, kwargs: Any) -> list[Tensor]:
-        """Tensors of the batch, and the factor of a warm-up."""
-        tensors = [leaf for leaf in _leaves(args, kwargs) if isinstance(leaf, Tensor)]
-        if not callable(self.objective.beta):
-            return tensors
-        device = tensors[0].device if tensors else None
-        return [*tensors, torch.tensor(self.objective.beta_now(), device=device)]
-
-    def _graph(self, args: Any, kwargs: Any) -> _Graph | None:
-        """The graph of this kind of batch, or None where there can be none."""
-        if self.is_eager or self._refuses(args, kwargs):
-            return None
-        key = self._key(args, kwargs)
-        if key not in self._graphs:
-            parameters = self._checked_parameters(args, kwargs)
-            try:
-                self._graphs[key] = self._recorded(args, kwargs, parameters)
-            except Exception as error:  # whatever torch raises for what it cannot record
-                self._give_up(_told(error))
-                return None
-            if len(self._graphs) > self.cache_size:
-                self._graphs.popitem(last=False)
-        self._graphs.move_to_end(key)
-        return self._graphs[key]
+        if torch.is_grad_enabled() and not self._refuses(args, kwargs):
+            objective = self.objective
+            objective.before_step(self.loss.model, self.loss.guide, args, kwargs)
+            step = self._step(args, kwargs)
+            if step is not None:
+                loss = replayed(step, graph_inputs(objective, args, kwargs))
+                objective.step += 1
+                return loss
+        eager: Tensor = self.loss(*args, **kwargs)
+        return eager
 
     def _refuses(self, args: Any, kwargs: Any) -> bool:
-        leaves = _leaves(args, kwargs)
+        leaves = tree_flatten((args, kwargs))[0]
         strange = [leaf for leaf in leaves if not isinstance(leaf, (Tensor, *_CONSTANTS))]
+        if self.is_eager:
+            return True
         if strange:
             self._give_up(f"an argument of type {type(strange[0]).__name__}")
         elif any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
             self._give_up("an argument that needs a gradient")
-        elif set(self.objective.state_dict()) != _STATELESS:
+        elif not is_recordable(self.objective):
             self._give_up(f"{type(self.objective).__name__}, which keeps a state of its own")
         return self.is_eager
+
+    def _step(self, args: Any, kwargs: Any) -> Recorded | None:
+        """The step on this kind of batch, or None where it cannot be recorded."""
+        key = self._key(args, kwargs)
+        if key not in self._steps:
+            started = perf_counter()
+            parameters = trained(self.objective, self.loss, args, kwargs)
+            try:
+                self._steps[key] = self._made(parameters, args, kwargs)
+            except Exception as error:  # whatever torch raises for what it cannot record
+                self._give_up(reason_of(error))
+                return None
+            self.compile_seconds += perf_counter() - started
+            if len(self._steps) > self.cache_size:
+                self._steps.popitem(last=False)
+        self._steps.move_to_end(key)
+        return self._steps[key]
+
+    def _made(self, parameters: Sequence[Tensor], args: Any, kwargs: Any) -> Recorded:
+        with undisturbed(self.objective, self.loss):
+            step = recorded(self.objective, self.loss, parameters, args, kwargs)
+            if self.backend == "graph":
+                return step
+            return compiled(step, graph_inputs(self.objective, args, kwargs))
 
     def _key(self, args: Any, kwargs: Any) -> Hashable:
         leaves, structure = tree_flatten((args, kwargs))
@@ -170,43 +173,6 @@ class CompiledLoss(nn.Module):
         rest = (_autocast(), torch.get_default_dtype())
         return str(structure), *kinds, *modes, *trained, *held, *rest
 
-    def _checked_parameters(self, args: Any, kwargs: Any) -> list[Tensor]:
-        """What has a gradient, from one run with all checks, as without compilation."""
-        with (
-            _undisturbed(self.objective, self),
-            torch.no_grad(),
-            poutine.trace(param_only=True) as seen,
-        ):
-            self.loss(*args, **kwargs)
-        sites: list[Any] = [*seen.trace.nodes.values()]
-        stated: list[Any] = [site["value"] for site in sites if site["type"] == "param"]
-        unconstrained = [p.unconstrained() if hasattr(p, "unconstrained") else p for p in stated]
-        every: dict[int, Tensor] = {id(p): p for p in [*self.parameters(), *unconstrained]}
-        return [p for p in every.values() if p.requires_grad]
-
-    def _recorded(self, args: Any, kwargs: Any, parameters: Sequence[Tensor]) -> _Graph:
-        leaves, structure = tree_flatten((args, kwargs))
-        used: list[Tensor] = []
-
-        def step(*inputs: Tensor) -> list[Tensor]:
-            rest = iter(inputs)
-            filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-            again, named = tree_unflatten(filled, structure)
-            with _with_beta(self.objective, next(rest, None)):
-                loss = self.loss(*again, **named)
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
-            used[:] = [p for p, gradient in zip(parameters, found) if gradient is not None]
-            return [loss.detach(), *(gradient for gradient in found if gradient is not None)]
-
-        inputs = self._inputs(args, kwargs)
-        with _undisturbed(self.objective, self), pyro.validation_enabled(False):
-            run: Callable[..., Any] = make_fx(step)(*inputs)
-            if self.backend == "inductor":
-                run = torch.compile(run, dynamic=False)
-                with torch.no_grad():
-                    run(*inputs)
-        return _Graph(run, used)
-
     def _give_up(self, reason: str) -> None:
         """Go on without graphs, and say why, once."""
         self.is_eager = True
@@ -215,79 +181,21 @@ class CompiledLoss(nn.Module):
         warn(explain("compile", expected, f"{reason}; going on uncompiled", hint), stacklevel=4)
 
 
-def make_loss(
-    objective: Objective, programs: Programs, backend: bool | str, world_size: int
-) -> nn.Module:
+def make_loss(objective: Objective, programs: Programs, backend: bool | str) -> nn.Module:
     """The loss to train by, compiled if asked for; True is the first of the backends.
 
     Raises:
-        ProgramError: an unknown backend, or several processes.
+        ProgramError: an unknown backend.
     """
     if not backend:
         loss: Any = objective  # Pyro types its programs as modules; functions will do
         made: nn.Module = loss(programs.model, programs.guide)
         return made
-    if world_size > 1:
-        hint = "Leave compile= out, or train in one process."
-        raise ProgramError(explain("compile", "one process", f"{world_size}", hint))
     backend = BACKENDS[0] if backend is True else backend
     check_choice("compile", backend, BACKENDS)
     return CompiledLoss(objective, programs.model, programs.guide, backend=backend)
 
 
-class _Replay(torch.autograd.Function):
-    """The loss of one replay, whose gradients are known with it."""
-
-    @staticmethod
-    def forward(ctx: Any, graph: _Graph, inputs: Sequence[Tensor], *parameters: Tensor) -> Tensor:
-        with torch.no_grad():
-            loss, *ctx.gradients = graph.run(*inputs)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> Any:
-        return None, None, *(gradient * slope for gradient in ctx.gradients)
-
-
-def _leaves(args: Any, kwargs: Any) -> list[Any]:
-    return tree_flatten((args, kwargs))[0]
-
-
 def _autocast() -> tuple[Hashable, ...]:
     devices = ("cpu", "cuda")
     return tuple((torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in devices)
-
-
-@contextmanager
-def _undisturbed(objective: Objective, module: nn.Module) -> Iterator[None]:
-    """Leaves random numbers, buffers and the objective's step as they were."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    step, buffers = objective.step, [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        objective.step = step
-        for buffer, before in buffers:
-            buffer.copy_(before)
-
-
-@contextmanager
-def _with_beta(objective: Objective, beta: Any) -> Iterator[None]:
-    """A tensor in the place of the warm-up's factor."""
-    own = objective.beta
-    if beta is not None:
-        objective.beta = lambda step: beta
-    try:
-        yield
-    finally:
-        objective.beta = own
-
-
-def _told(error: Exception) -> str:
-    """What went wrong, and the line of the program where it did."""
-    reason = (str(error) or type(error).__name__).strip().split("\n")[0]
-    frames = extract_tb(error.__traceback__)
-    own = [f for f in frames if not any(Path(f.filename).is_relative_to(p) for p in _LIBRARIES)]
-    return f"{reason} at {own[-1].filename}:{own[-1].lineno}, {own[-1].line!r}" if own else reason

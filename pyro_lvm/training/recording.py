@@ -1,0 +1,143 @@
+"""A training step as a graph of tensor operations."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+import pyro_lvm
+from pyro_lvm.annealing import at_step
+from pyro_lvm.objective import Objective
+from pyro_lvm.own_step import resting
+from pyro_lvm.training.fabric import Fabric
+
+__all__ = [
+    "Recorded",
+    "graph_inputs",
+    "is_recordable",
+    "reason_of",
+    "recorded",
+    "trained",
+    "undisturbed",
+]
+
+_FOUND = {"max_plate_nesting", "enumerates"}
+_FABRIC = Fabric.__module__.partition(".")[0]
+_LIBRARIES = [
+    Path(str(library.__file__)).parent for library in (torch, pyro, sys.modules[_FABRIC], pyro_lvm)
+]
+
+
+class Recorded(NamedTuple):
+    """A step as a function from :func:`graph_inputs` to the loss and its gradients.
+
+    Attributes:
+        run: it reads the parameters, draws random numbers, and moves what an objective keeps.
+        parameters: those that the gradients are of.
+    """
+
+    run: Callable[..., Sequence[Tensor]]
+    parameters: Sequence[Tensor]
+
+
+def is_recordable(objective: Objective) -> bool:
+    """Whether it keeps nothing but its step, or changes that in place."""
+    return objective.keeps_in_place or set(objective.state_dict()) == {"step", *_FOUND}
+
+
+def graph_inputs(objective: Objective, args: Any, kwargs: Any) -> list[Tensor]:
+    """Tensors of the batch, and what the objective's schedules hold at this step."""
+    tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+    device = tensors[0].device if tensors else None
+    factors = [at_step(getattr(objective, n), objective.step) for n in _scheduled(objective)]
+    return [*tensors, *(torch.tensor(factor, device=device) for factor in factors)]
+
+
+def trained(objective: Objective, loss: nn.Module, args: Any, kwargs: Any) -> list[Tensor]:
+    """What has a gradient, from one step with all checks, as without compilation."""
+    with undisturbed(objective, loss), poutine.trace(param_only=True) as seen:
+        loss(*args, **kwargs)
+    sites: list[Any] = [*seen.trace.nodes.values()]
+    stated: list[Any] = [site["value"] for site in sites if site["type"] == "param"]
+    unconstrained = [p.unconstrained() if hasattr(p, "unconstrained") else p for p in stated]
+    every: dict[int, Tensor] = {id(p): p for p in [*loss.parameters(), *unconstrained]}
+    return [p for p in every.values() if p.requires_grad]
+
+
+def recorded(
+    objective: Objective, loss: nn.Module, parameters: Sequence[Tensor], args: Any, kwargs: Any
+) -> Recorded:
+    """The step on such a batch; it is taken in doing so."""
+    leaves, structure = tree_flatten((args, kwargs))
+    used: list[Tensor] = []
+
+    def step(*inputs: Tensor) -> list[Tensor]:
+        rest = iter(inputs)
+        filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        again, named = tree_unflatten(filled, structure)
+        with _within_graph(objective, [*rest]):
+            value = loss(*again, **named)
+        found = torch.autograd.grad(value, parameters, allow_unused=True)
+        used[:] = [p for p, gradient in zip(parameters, found) if gradient is not None]
+        return [value.detach(), *(gradient for gradient in found if gradient is not None)]
+
+    with pyro.validation_enabled(False):
+        run: Callable[..., Sequence[Tensor]] = make_fx(step)(*graph_inputs(objective, args, kwargs))
+    return Recorded(run, used)
+
+
+@contextmanager
+def undisturbed(objective: Objective, loss: nn.Module) -> Iterator[None]:
+    """Leaves random numbers, buffers and what the objective keeps as they were.
+
+    Steps of its own are not taken within: in several processes they would wait for each other.
+    """
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    state = deepcopy(objective.state_dict())
+    buffers = [(buffer, buffer.clone()) for buffer in loss.buffers()]
+    try:
+        with torch.random.fork_rng(devices), resting():
+            yield
+    finally:
+        now = objective.state_dict()
+        objective.load_state_dict(state | {name: now[name] for name in _FOUND})
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+
+def reason_of(error: Exception) -> str:
+    """What could not be recorded, and the line of the program where that is."""
+    reason = (str(error) or type(error).__name__).strip().split("\n")[0]
+    frames = extract_tb(error.__traceback__)
+    own = [f for f in frames if not any(Path(f.filename).is_relative_to(p) for p in _LIBRARIES)]
+    return f"{reason} at {own[-1].filename}:{own[-1].lineno}, {own[-1].line!r}" if own else reason
+
+
+def _scheduled(objective: Objective) -> list[str]:
+    return [name for name in objective.schedules if callable(getattr(objective, name))]
+
+
+@contextmanager
+def _within_graph(objective: Objective, factors: Sequence[Tensor]) -> Iterator[None]:
+    """Tensors in the place of schedules, and nothing that goes before a step."""
+    own = dict(vars(objective))
+    tensors = dict(zip(_scheduled(objective), factors, strict=True))
+    constant = {name: lambda step, value=value: value for name, value in tensors.items()}
+    vars(objective).update(constant, before_step=lambda *args: None)
+    try:
+        yield
+    finally:
+        del vars(objective)["before_step"]
+        vars(objective).update({name: own[name] for name in constant})

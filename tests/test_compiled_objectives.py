@@ -1,0 +1,209 @@
+"""Recorded steps of every objective: the numbers, and what is kept, are those of the programs."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from exact_models import EXPLICIT
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from pyro_lvm.gradients import GRADIENTS
+from pyro_lvm.guides import AmortizedNormal, WithoutLabels
+from pyro_lvm.mcmc import RandomWalk
+from pyro_lvm.models import VAE, SupervisedVAE
+from pyro_lvm.nn import Discriminator
+from pyro_lvm.objective import Objective
+from pyro_lvm.objectives import (
+    AAE,
+    ALI,
+    AVB,
+    IWAAE,
+    IWAVB,
+    PAGAN,
+    VAEGAN,
+    VGI,
+    AnalyticELBO,
+    ImplicitAcceptance,
+    MarkovAcceptance,
+    MHAcceptance,
+    SecondOrderELBO,
+)
+from pyro_lvm.testing import discover
+from pyro_lvm.training import CompiledLoss
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+NUM_DATA, FEATURES, LATENT = 20, 6, 2
+SCORES = ("score", "vimco", "ovis")
+
+Make = Callable[[], Objective]
+Programs = Callable[[], tuple[Any, Any]]
+
+
+class Model(PyroModule):
+    """A class and a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_class, self.of_vector = nn.Linear(1, FEATURES), nn.Linear(LATENT, FEATURES)
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Bernoulli(torch.full((len(x),), 0.3)))
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), LATENT), 1.0).to_event(1))
+            mean = self.of_class(y.unsqueeze(-1)) + self.of_vector(z)
+            pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+
+class Guide(PyroModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(FEATURES, 2 * LATENT + 1)
+
+    def forward(self, x: Tensor) -> None:
+        logits, loc, log_scale = self.encoder(x).split([1, LATENT, LATENT], -1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Bernoulli(logits=logits.squeeze(-1)))
+            pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
+
+
+def with_a_class() -> tuple[Any, Any]:
+    return Model(), Guide()
+
+
+def of_vectors() -> tuple[Any, Any]:
+    guide = AmortizedNormal(in_features=FEATURES, latent_features=LATENT, hidden=(8,))
+    return VAE(FEATURES, LATENT, (8,), likelihood="gaussian"), guide
+
+
+def of_walks() -> tuple[Any, Any]:
+    model, guide = of_vectors()
+    return model, RandomWalk(guide)
+
+
+def supervised() -> tuple[Any, Any]:
+    model, guide = of_vectors()
+    return SupervisedVAE(model, latent_features=LATENT), WithoutLabels(guide)
+
+
+def batches(objective: Objective, model: Any) -> list[tuple[Tensor, ...]]:
+    """Two, with the numbers of the rows for chains, and with labels for a model of them."""
+    x = torch.rand(NUM_DATA, FEATURES, generator=torch.Generator().manual_seed(1))
+    number = torch.arange(NUM_DATA)
+    beside = []
+    if hasattr(objective, "chains"):
+        beside = [number]
+    elif isinstance(model, SupervisedVAE):
+        beside = [number % 10]
+    return list(zip(*(part.chunk(2) for part in (x, *beside)), strict=True))
+
+
+@pyro.settings.context(module_local_params=True)  # as in fit
+def stepped(make: Make, programs: Programs, backend: str | None) -> list[Any]:
+    """The losses of four steps, then all parameters and all that the objective keeps."""
+    torch.manual_seed(0)
+    objective, pair = make(), programs()
+    loss = CompiledLoss(objective, *pair, backend=backend) if backend else objective(*pair)
+    optimizer = torch.optim.SGD(loss.parameters(), lr=0.01)
+    twice = 2 * batches(objective, pair[0])
+    losses = [step(loss, optimizer, batch, seed) for seed, batch in enumerate(twice)]
+    if isinstance(loss, CompiledLoss):
+        assert (loss.num_graphs, loss.is_eager) == (1, False)
+    return tree_leaves([losses, [*loss.parameters()], objective.state_dict()])
+
+
+def step(loss: Any, optimizer: torch.optim.Optimizer, batch: Any, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    optimizer.zero_grad()
+    value: Tensor = loss(*batch)
+    value.backward()
+    optimizer.step()
+    return value.detach()
+
+
+def check_same(make: Make, programs: Programs, backend: str = "graph") -> None:
+    """Recorded steps and those of the programs, from the same random numbers."""
+    recorded, eager = stepped(make, programs, backend), stepped(make, programs, None)
+    for ours, theirs in zip(recorded, eager, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+# The explicit objectives, by gradient.
+
+
+def takes(cls: type[Objective], gradient: str) -> bool:
+    try:
+        cls(4, gradient)
+    except ValueError:
+        return False
+    return True
+
+
+GRADIENT_CELLS = [(cls, name) for cls in EXPLICIT for name in GRADIENTS if takes(cls, name)]
+
+
+@pytest.mark.parametrize(("cls", "gradient"), GRADIENT_CELLS)
+def test_every_gradient_of_every_objective(cls: type[Objective], gradient: str) -> None:
+    check_same(partial(cls, 4, gradient), with_a_class if gradient in SCORES else of_vectors)
+
+
+# Those that keep more than their step, and those that are for programs of a kind.
+
+
+def critic(features: int = LATENT, context: int | None = FEATURES, **options: Any) -> Any:
+    return Discriminator(features, context, (5,), **options)
+
+
+def hard_avb() -> AVB:
+    """All that a discriminator can have."""
+    return AVB(
+        critic(spectral_norm=True),
+        3,
+        contrast="adaptive",
+        r1=0.1,
+        ema=0.5,
+        num_discriminator_steps=2,
+        discriminator_lr=lambda step: 0.1 / (1 + step),
+    )
+
+
+def noisy(x: Tensor) -> Tensor:
+    return x + 0.1 * torch.randn_like(x)
+
+
+KEEPING: dict[type[Objective], tuple[Make, Programs]] = {
+    AAE: (lambda: AAE(critic(context=None), 3), of_vectors),
+    ALI: (lambda: ALI(critic(), 3), of_vectors),
+    AVB: (hard_avb, of_vectors),
+    AnalyticELBO: (lambda: AnalyticELBO(3), of_vectors),
+    IWAAE: (lambda: IWAAE(critic(context=None), 3), of_vectors),
+    IWAVB: (lambda: IWAVB(critic(), 3), of_vectors),
+    ImplicitAcceptance: (lambda: ImplicitAcceptance(critic(context=None), 3), of_vectors),
+    MHAcceptance: (lambda: MHAcceptance(3, num_data=NUM_DATA), of_vectors),
+    MarkovAcceptance: (
+        lambda: MarkovAcceptance(3, num_data=NUM_DATA, entropy_weight=lambda step: 1.0 + step),
+        of_walks,
+    ),
+    PAGAN: (
+        lambda: PAGAN(critic(context=None), critic(FEATURES, None), critic(FEATURES), noisy, 3),
+        of_vectors,
+    ),
+    SecondOrderELBO: (lambda: SecondOrderELBO(3), supervised),
+    VAEGAN: (lambda: VAEGAN(critic(FEATURES, None), 3), of_vectors),
+}
+
+
+@pytest.mark.parametrize(("make", "programs"), KEEPING.values(), ids=[c.__name__ for c in KEEPING])
+def test_what_is_kept(make: Make, programs: Programs) -> None:
+    """Chains, discriminators and their optimisers stand where they would."""
+    check_same(make, programs)
+
+
+def test_every_objective_is_compared_but_one() -> None:
+    assert {*discover("pyro_lvm.objectives", Objective)} == {*EXPLICIT, *KEEPING, VGI}
