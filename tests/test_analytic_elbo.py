@@ -17,6 +17,7 @@ from pyro_lvm.guides import NormalWeights
 from pyro_lvm.models import BayesianMLP
 from pyro_lvm.objectives import ELBO, AnalyticELBO
 from pyro_lvm.oracles import LinearGaussian
+from pyro_lvm.training import CompiledLoss
 
 pytestmark = pytest.mark.usefixtures("float64", "local")
 
@@ -187,3 +188,15 @@ def test_subsampled_data_count_as_many_times() -> None:
     closed = (0.5 * (X / 2).square() + 0.5 * (0.64 - 1) - log(0.8)).sum()
     z = seeded(lambda: AnalyticELBO().particles(model, normal, X)).values["z"]
     assert loss == pytest.approx(float(closed - dist.Normal(z, 1.0).log_prob(X).sum()), rel=1e-12)
+
+
+def test_a_recorded_step_has_its_gradient() -> None:
+    model, guide = network("log_uniform")
+    parameters, data = list(guide.parameters()), (X[:, None], Y)
+
+    def gradient(module: Any) -> Any:
+        module(*data)  # a step is recorded at the first
+        return seeded(lambda: torch.autograd.grad(module(*data), parameters))
+
+    recorded = gradient(CompiledLoss(AnalyticELBO(6), model, guide, backend="graph"))
+    torch.testing.assert_close(recorded, gradient(AnalyticELBO(6)(model, guide)))
