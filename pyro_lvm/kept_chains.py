@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from pyro_lvm.errors import CheckpointError, DataError, explain
@@ -67,16 +68,16 @@ class Chains:
         """The rows ``x`` ``(B, D)``, numbers ``index`` ``(B,)``, completed: ``(K, B, D)``.
 
         Raises:
-            DataError: a number beyond the chains, or rows that are not those of that number.
+            DataError: a number beyond the chains, or rows that are not those of that number;
+                looked for while Pyro's validation is on.
         """
-        beyond = (index < 0) | (index >= self.num_rows)
-        if bool(beyond.any()):
-            found = f"{int(index[beyond][0])}"
-            hint = "Make the chains of all rows, and pass torch.arange(len(x)) beside x."
-            raise DataError(explain("index", f"rows 0 to {self.num_rows - 1}", found, hint))
+        is_checked = is_validation_enabled()
+        if is_checked:
+            _check_known(index, self.num_rows)
         self.values = self.values.to(x)
         rows = self.values[index]
-        _check_same(x, rows[:, 0], index)
+        if is_checked:
+            _check_same(x, rows[:, 0], index)
         return rows.movedim(1, 0)
 
     def keep(self, index: Tensor, rows: Tensor) -> None:
@@ -128,6 +129,14 @@ def _check_table(x: Tensor) -> None:
         column = int(empty.nonzero()[0])
         hint = "Drop columns that were never observed: nothing can be learned of them."
         raise DataError(explain(f"column {column} of x", "observed entries", "none", hint))
+
+
+def _check_known(index: Tensor, num_rows: int) -> None:
+    beyond = (index < 0) | (index >= num_rows)
+    if bool(beyond.any()):
+        found = f"{int(index[beyond][0])}"
+        hint = "Make the chains of all rows, and pass torch.arange(len(x)) beside x."
+        raise DataError(explain("index", f"rows 0 to {num_rows - 1}", found, hint))
 
 
 def _check_same(x: Tensor, kept: Tensor, index: Tensor) -> None:
