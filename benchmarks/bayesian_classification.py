@@ -61,7 +61,7 @@ def hypernetwork(model: BayesianMLP, data: Pairs, steps: int) -> Draws:
     """A hypernetwork to the means and scales of Normals."""
     guide = SemiImplicitWeights(model.latent_features, noise_features=20, noise_hidden=(60, 60))
     objective = SIVI(PARTICLES, num_mixing=MIXING)
-    return fitted(model, guide, objective, data, steps, RATE / 10)
+    return fitted(model, guide, objective, data, steps, RATE / 2)
 
 
 def fitted(
