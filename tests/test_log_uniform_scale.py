@@ -37,6 +37,17 @@ def test_gradients_are_finite_everywhere() -> None:
         assert w.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("low", [1e-4, 1e-5])
+@pytest.mark.parametrize("scale", [0.02, 0.1])
+def test_the_slope_at_draws_has_a_variance_without_limit(low: float, scale: float) -> None:
+    """About 1 / (2 a s) under N(0, s^2), by quadrature: why closed forms are needed."""
+    w = torch.logspace(-10, 1, 100_001).requires_grad_()
+    (slope,) = torch.autograd.grad(prior(low, 1e3).log_prob(w).sum(), w)
+    density = dist.Normal(0.0, scale).log_prob(w).exp()
+    variance = 2 * torch.trapezoid((density * slope**2).detach(), w.detach())
+    assert variance.item() == pytest.approx(1 / (2 * low * scale), rel=0.02)
+
+
 def test_draws_have_the_density() -> None:
     """By the probabilities of six intervals."""
     p, count = prior(0.01, 1.0), 100_000
