@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import peers, peers_numpyro, peers_pythae
+from benchmarks.peers_profile import shares
 from benchmarks.peers_rounds import ratio, timed_in_turns
 from benchmarks.peers_steps import steps
 from benchmarks.peers_table import page
@@ -119,3 +120,11 @@ def test_every_contender_gets_its_column(capsys: pytest.CaptureFixture[str]) -> 
     peers.main([*options, "--backend", "graph", "--no-save"])
     printed = capsys.readouterr().out
     assert printed.count("| tiny VAE, K = 2 |") >= 5
+
+
+def test_shares_of_a_step_add_up() -> None:
+    made = steps(vae("small"), 5)
+    found = shares(made["by hand"])
+    assert sum(found.values()) == pytest.approx(1.0)
+    assert found["matrix products"] > 0.1
+    assert found["compiled kernels"] == 0.0
