@@ -83,6 +83,12 @@ def test_loss_is_the_objective_over_the_number_of_data() -> None:
     )
 
 
+def test_the_config_tells_how_it_was_trained() -> None:
+    config = train(*programs(), objective=IWAE(3, "dreg"), max_steps=1).config
+    assert config["objective"] == "IWAE(num_particles=3, gradient='dreg')"
+    assert config["data"] == f"tensor of shape {tuple(data().shape)}"
+
+
 # Programs.
 
 

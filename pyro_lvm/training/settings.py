@@ -145,8 +145,9 @@ def _plain(value: Any) -> Any:
         return f"tensor of shape {tuple(value.shape)}"
     if isinstance(value, np.ndarray):
         return f"array of shape {value.shape}"
-    if hasattr(value, "num_particles"):
-        return f"{type(value).__name__}(num_particles={value.num_particles})"
+    if isinstance(value, Objective):
+        kind, count, gradient = type(value).__name__, value.num_particles, value.gradient
+        return f"{kind}(num_particles={count}, gradient={gradient!r})"
     return getattr(value, "__qualname__", type(value).__name__)
 
 
