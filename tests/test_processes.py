@@ -11,6 +11,7 @@ import pytest
 import torch
 from explained import explained, guide, model
 from processes_job import CASES, trained
+from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
 from pyro_lvm import fit
@@ -93,6 +94,18 @@ def test_an_unscaled_global_latent_is_refused() -> None:
         DatumCount(ELBO(), programs, is_share=True)(batch)
     assert DatumCount(ELBO(), programs)(batch) == 4
     assert DatumCount(ELBO(), Programs(model, guide), is_share=True)(batch) == 4
+
+
+def test_parameters_of_rows_are_refused() -> None:
+    batch = Batch.of(torch.zeros(4))
+    parts = (
+        "computes the posterior of a row",
+        "an AutoNormal with parameters for each of 4 rows",
+        "in one process",
+    )
+    with explained(PlateError, "site 'z', plate 'data'", *parts):
+        Programs(model, AutoNormal(model)).discover(batch, refuse_subsampling=True)
+    Programs(model, AutoNormal(model)).discover(batch)
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2"])

@@ -36,6 +36,8 @@ def parameter_names(
         if "dtype" in str(error):
             raise _wrong_dtype(batch, str(error)) from error
         raise
+    if refuse_subsampling and isinstance(guide, AutoGuide):
+        _check_amortized(guide, batch.size)
     return watch.names
 
 
@@ -101,6 +103,22 @@ class _NoRandomSubsampling(Messenger):
                     "the batch's length>.",
                 )
             )
+
+
+def _check_amortized(guide: AutoGuide, share: int) -> None:
+    """Parameters of a row would be those of other rows in other processes."""
+    for name, site in guide.prototype_trace.iter_stochastic_nodes():  # type: ignore[union-attr]
+        for frame in site["cond_indep_stack"]:
+            if frame.size == frame.full_size == share:
+                raise PlateError(
+                    explain(
+                        f"site '{name}', plate '{frame.name}'",
+                        "a guide that computes the posterior of a row, when several processes "
+                        "train together",
+                        f"an {type(guide).__name__} with parameters for each of {share} rows",
+                        "Use an amortised guide, or train in one process.",
+                    )
+                )
 
 
 def _check_own(name: str, init: Any, stored: Mapping[str, Tensor]) -> None:
