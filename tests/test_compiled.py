@@ -1,6 +1,8 @@
 """Recorded steps: the numbers of the programs, fresh noise, and what cannot be recorded."""
 
 from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,11 @@ from pyro_lvm.guides import AmortizedNormal, GibbsConditionals, GibbsGuide
 from pyro_lvm.kept_chains import Chains
 from pyro_lvm.missing import Completed
 from pyro_lvm.models import VAE, FactorAnalysis, GaussianMixture
+from pyro_lvm.nn import Discriminator
 from pyro_lvm.objective import Objective
-from pyro_lvm.objectives import ELBO, IWAE, VGI
+from pyro_lvm.objectives import AVB, ELBO, IWAE, VGI
 from pyro_lvm.training import CompiledLoss
+from pyro_lvm.training.replaying import options_for
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -253,6 +257,57 @@ def test_fit_is_the_same_with_recorded_steps() -> None:
         result = fit(model, guide, x, objective, compile=compile, **options)
         results.append(result.history["loss"])
     np.testing.assert_allclose(*results, rtol=1e-8)
+
+
+def test_a_run_that_goes_on_is_one_that_was_never_ended(tmp_path: Path) -> None:
+    """Its discriminator and all, recorded anew."""
+
+    def history(folder: str, max_steps: int) -> list[float | int | None]:
+        torch.manual_seed(0)
+        objective = AVB(Discriminator(2, 6, (5,)), 3)
+        result = fit(
+            *vae(),
+            torch.rand(50, 6, generator=torch.Generator().manual_seed(1)).round(),
+            objective,
+            max_steps=max_steps,
+            batch_size=20,
+            log_every=1,
+            accelerator="cpu",
+            compile="graph",
+            run_dir=tmp_path / folder,
+            resume=True,
+        )
+        return result.history["loss"]
+
+    whole = history("whole", 8)
+    history("parts", 5)
+    assert history("parts", 8) == whole
+
+
+# On CUDA.
+
+
+def test_cuda_graphs_are_asked_for_on_cuda_alone() -> None:
+    here: Any = SimpleNamespace(is_cuda=False)
+    there: Any = SimpleNamespace(is_cuda=True)
+    assert options_for([here, here]) == {}
+    assert options_for([here, there]) == {"triton.cudagraphs": True}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_graphs_draw_anew_and_leave_gradients_alone() -> None:
+    model, guide = (program.cuda() for program in vae())
+    x = rows().cuda()
+    recorded, eager = CompiledLoss(IWAE(5), model, guide), IWAE(5)(model, guide)
+    first = gradients(recorded, x)[1]
+    kept = [gradient.clone() for gradient in first]
+    many = [torch.stack([loss(x).detach() for _ in range(400)]) for loss in (recorded, eager)]
+    assert not recorded.is_eager
+    assert len(many[0].unique()) == 400
+    error = (many[0].var() + many[1].var()).div(400).sqrt()
+    assert (many[0].mean() - many[1].mean()).abs() < 4 * error
+    torch.testing.assert_close(first, kept, rtol=0, atol=0)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Recorded steps of every objective: the numbers, and what is kept, are those of the programs."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -8,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import torch._inductor.config
 from exact_models import EXPLICIT
 from pyro.nn import PyroModule
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ from pyro_lvm.objectives import (
     IWAAE,
     IWAVB,
     PAGAN,
+    UIVI,
     VAEGAN,
     VGI,
     AnalyticELBO,
@@ -203,6 +206,37 @@ KEEPING: dict[type[Objective], tuple[Make, Programs]] = {
 def test_what_is_kept(make: Make, programs: Programs) -> None:
     """Chains, discriminators and their optimisers stand where they would."""
     check_same(make, programs)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
+@pytest.mark.parametrize("cls", [AVB, MHAcceptance])
+def test_what_is_kept_by_inductor(cls: type[Objective]) -> None:
+    with torch._inductor.config.patch(fallback_random=True):  # the random numbers of eager torch
+        check_same(*KEEPING[cls], "inductor")
+
+
+@pytest.mark.parametrize("cls", [AVB, MHAcceptance, UIVI])
+def test_goes_on_from_a_saved_state(cls: type[Objective]) -> None:
+    """Where the steps were recorded before it was loaded."""
+    make, programs = KEEPING.get(cls, (lambda: UIVI(4), of_vectors))
+    with pyro.settings.context(module_local_params=True):
+        objective, pair = make(), programs()
+        loss = CompiledLoss(objective, *pair, backend="graph")
+        batch, _ = batches(objective, pair[0])
+
+        def state_after(seed: int) -> dict[str, Any]:
+            torch.manual_seed(seed)
+            loss(*batch)
+            return deepcopy(objective.state_dict())
+
+        saved, once = state_after(0), state_after(1)
+        assert str(state_after(1)) != str(once)
+        objective.load_state_dict(deepcopy(saved))
+        again = state_after(1)
+    for one, other in zip(tree_leaves(once), tree_leaves(again), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert loss.num_graphs == 1
 
 
 def test_every_objective_is_compared_but_one() -> None:

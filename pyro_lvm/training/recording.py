@@ -119,10 +119,15 @@ def undisturbed(objective: Objective, loss: nn.Module) -> Iterator[None]:
 
 def reason_of(error: Exception) -> str:
     """What could not be recorded, and the line of the program where that is."""
+    error = getattr(error, "inner_exception", error)  # what a compiler of torch was stopped by
     reason = (str(error) or type(error).__name__).strip().split("\n")[0]
-    frames = extract_tb(error.__traceback__)
-    own = [f for f in frames if not any(Path(f.filename).is_relative_to(p) for p in _LIBRARIES)]
+    own = [frame for frame in extract_tb(error.__traceback__) if _is_of_program(frame.filename)]
     return f"{reason} at {own[-1].filename}:{own[-1].lineno}, {own[-1].line!r}" if own else reason
+
+
+def _is_of_program(filename: str) -> bool:
+    libraries = (Path(filename).is_relative_to(folder) for folder in _LIBRARIES)
+    return not filename.startswith("<") and not any(libraries)
 
 
 def _scheduled(objective: Objective) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch._dynamo
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -21,7 +22,7 @@ def compiled(step: Recorded, inputs: Sequence[Tensor]) -> Recorded:
     options = options_for([*inputs, *step.parameters])
     run: Run = torch.compile(step.run, dynamic=False, options=options)
     run = _kept(run) if options else run
-    with torch.no_grad():
+    with torch.no_grad(), torch._dynamo.config.patch(optimize_ddp=False):  # it splits backwards
         run(*inputs)
     return step._replace(run=run)
 
