@@ -7,7 +7,7 @@ mixing draws, at a time. Milliseconds of CPU time, and MiB at the peak above wha
 before the step, from the allocator's record.
 
     python -m benchmarks.scaling --seeds 3
-    python -m benchmarks.scaling_figure
+    python -m benchmarks.scaling_page
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.scaling_axes import AXES
 from benchmarks.scaling_figure import figure
+from benchmarks.scaling_page import page, sweeps
 from benchmarks.time_to_bound import SUITE
 from benchmarks.time_to_bound_methods import METHODS
 
@@ -28,11 +29,15 @@ def test_every_contender_has_a_time_and_a_memory(axis: str) -> None:
     assert min(found.values()) > 0
 
 
-def test_one_curve_for_each_contender() -> None:
+def test_page_and_picture_show_every_run() -> None:
     columns = {f"{name}, {unit}": 2.0 for name in ("ours", "Pyro") for unit in ("ms", "MiB")}
-    runs = {f"latents: L = {size}, seed {seed}": columns for size in (2, 8) for seed in (0, 1)}
-    drawn = figure(runs).axes[list(AXES).index("latents")]
+    runs = {f"latents: L = {size}, seed {seed}": columns for size in (8, 2) for seed in (0, 1)}
+    found = sweeps(runs)
+    drawn = figure(found).axes[list(AXES).index("latents")]
     assert [list(line.get_xdata()) for line in drawn.lines] == [[2, 8], [2, 8]]
+    text = page(found)
+    assert "| L = 2 | 2.000 ± 0.000 |" in text
+    assert text.count("## ") == len(AXES)
 
 
 @pytest.mark.parametrize("name", QUICK)
