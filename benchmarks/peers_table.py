@@ -97,8 +97,8 @@ def _times(cases: Runs) -> str:
 def _first(cases: Runs) -> str:
     names = (COMPILED, "by hand, compiled", "Pyro, jitted", "NumPyro")
     return (
-        "On the clock of a machine with other work, compiler's caches empty at the start of the "
-        "run: recording and compiling.\n\n"
+        "Recording and compiling, on the clock of a machine with other work; no compiled graph was "
+        "there from before.\n\n"
         + _each(cases, names, lambda run, name: f"{run['first'][name]:.1f}")
     )
 
