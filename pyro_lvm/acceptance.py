@@ -15,7 +15,7 @@ from pyro_lvm.latent_chains import LatentChains
 from pyro_lvm.layout import Layout
 from pyro_lvm.nn import check_choice, check_size
 from pyro_lvm.objective import Objective
-from pyro_lvm.particles import Particles, draw
+from pyro_lvm.particles import Particles
 from pyro_lvm.proposing import Drawn, chosen, latents, moved
 from pyro_lvm.tracing import Program
 
@@ -66,6 +66,12 @@ class AcceptanceObjective(Objective):
         self.chains = LatentChains(num_data)
 
     @abstractmethod
+    def draws(
+        self, model: Program, guide: Program, *, args: Any, kwargs: Any, **how: Any
+    ) -> Particles:
+        """Draws of a guide and their weights; ``how`` is for what makes them."""
+
+    @abstractmethod
     def started(self, drawn: Drawn, guide: Program) -> dict[str, Tensor]:
         """States after the warm-up, ``(K, *plates, *event)`` by site of the guide."""
 
@@ -105,12 +111,11 @@ class AcceptanceObjective(Objective):
     ) -> Particles:
         """States of the chains, then proposals: ``(2 K, *batch)``."""
         drawn = partial(
-            _drawn,
+            self.draws,
             Frozen(model)(model),
             args=args,
             kwargs=kwargs,
             max_plate_nesting=max_plate_nesting,
-            enumerate_sites=self.enumerates,
         )
         states = self._states(drawn, guide, index)
         particles = self.paired(partial(drawn, **how), guide, states)
@@ -202,7 +207,3 @@ def log_ratio(log_weights: Tensor) -> Tensor:  # (K, *batch)
     """Of proposals to states, from the log-weights ``(2 K, *batch)`` of states, then proposals."""
     states, proposals = log_weights.chunk(2)
     return proposals - states
-
-
-def _drawn(model: Program, guide: Program, *, args: Any, kwargs: Any, **how: Any) -> Particles:
-    return draw(model, guide, args, kwargs, **how)

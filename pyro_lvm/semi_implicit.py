@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_lvm.annealing import Schedule
 from pyro_lvm.checks import is_imputed, record_checked
 from pyro_lvm.densities import check_repeatable, guide_sites, log_prob
+from pyro_lvm.enumeration import is_enumerated
 from pyro_lvm.errors import PlateError, ProgramError, explain
 from pyro_lvm.gradients import Draw
 from pyro_lvm.layout import Layout, Scale
@@ -22,9 +23,16 @@ from pyro_lvm.mixing_chunks import LaterDraws
 from pyro_lvm.mixing_rows import FreshRows, GuideRows, ModelRows, Rows
 from pyro_lvm.objective import Objective
 from pyro_lvm.particles import Particles, assembled, check_densities, check_runs, folded
-from pyro_lvm.tracing import Program, Recorder
+from pyro_lvm.tracing import Program, Recorder, Site
 
-__all__ = ["MixedParticles", "SemiImplicitObjective", "draw_mixed", "run_model", "weighed"]
+__all__ = [
+    "MixedParticles",
+    "SemiImplicitObjective",
+    "check_reached",
+    "draw_mixed",
+    "run_model",
+    "weighed",
+]
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,7 @@ def run_model(model: Program, args: Any, kwargs: Any, q: Recorder, mixing: Mixin
     record_checked(model, args, kwargs, p)
     check_runs(p, q, mixes=True)
     check_densities(p.sites, q.sites)
+    _check_drawn(p.sites, q.sites)
     mixed = mixing_sites(p.sites, q.sites)
     if mixed and not mixing.num_prior_mixing:
         raise _not_averaged(mixed[0])
@@ -132,6 +141,19 @@ def weighed(
     return MixedParticles(**vars(particles), log_prior=log_prior, log_guide=log_guide)
 
 
+def _check_drawn(model: Mapping[str, Site], guide: Mapping[str, Site]) -> None:
+    for name in model.keys() - guide.keys():
+        if is_enumerated(model[name]):
+            raise ProgramError(
+                explain(
+                    f"site '{name}'",
+                    "a site that the guide draws, beside mixing variables",
+                    'one to sum out, infer={"enumerate": "parallel"}',
+                    "Draw it in the guide, or use ELBO or IWAE with a guide that has a density.",
+                )
+            )
+
+
 def _not_averaged(name: str) -> ProgramError:
     return ProgramError(
         explain(
@@ -143,8 +165,12 @@ def _not_averaged(name: str) -> ProgramError:
     )
 
 
-def _check_reached(particles: MixedParticles) -> None:
-    """The latents of a guide must be differentiable in mixing variables that are trained."""
+def check_reached(particles: MixedParticles) -> None:
+    """The latents of a guide must be differentiable in mixing variables that are trained.
+
+    Raises:
+        ProgramError: they are not.
+    """
     if particles.log_guide is None:
         return
     rows = particles.log_guide.rows
@@ -238,7 +264,7 @@ class SemiImplicitObjective(Objective):
         """Draws, and the bound ``(*batch,)`` with its gradient; at the first step, a check."""
         particles, value = super().estimate(draw)
         if self.step == 0 and torch.is_grad_enabled():
-            _check_reached(cast(MixedParticles, particles))
+            check_reached(cast(MixedParticles, particles))
         return particles, value
 
     def run(
@@ -250,7 +276,6 @@ class SemiImplicitObjective(Objective):
         max_plate_nesting: int,
         **how: Any,
     ) -> MixedParticles:
-        self._check_sums()
         return draw_mixed(
             model,
             guide,
@@ -261,14 +286,3 @@ class SemiImplicitObjective(Objective):
             mixing=self.mixing,
             **how,
         )
-
-    def _check_sums(self) -> None:
-        if self.enumerates:
-            raise ProgramError(
-                explain(
-                    type(self).__name__,
-                    "a model without sites to sum out",
-                    'a site with infer={"enumerate": "parallel"}',
-                    "Draw it in the guide, or use ELBO or IWAE with a guide that has a density.",
-                )
-            )

@@ -20,6 +20,7 @@ from pyro_lvm.objectives.pagan import PAGAN
 from pyro_lvm.objectives.piwae import PIWAE
 from pyro_lvm.objectives.renyi import Renyi
 from pyro_lvm.objectives.second_order import SecondOrderELBO
+from pyro_lvm.objectives.semi_implicit_acceptance import SemiImplicitAcceptance
 from pyro_lvm.objectives.sivi import SIVI
 from pyro_lvm.objectives.tvo import TVO
 from pyro_lvm.objectives.uivi import UIVI
@@ -54,5 +55,6 @@ __all__ = [
     "Renyi",
     "ReweightedWakeSleep",
     "SecondOrderELBO",
+    "SemiImplicitAcceptance",
     "WakeSleep",
 ]

@@ -117,7 +117,6 @@ class IWHVI(SemiImplicitObjective):
         max_plate_nesting: int,
         **how: Any,
     ) -> MixedParticles:
-        self._check_sums()
         q = Recorder(self.num_particles, max_plate_nesting)
         record_checked(guide, args, kwargs, q)
         p = run_model(model, args, kwargs, q, self.mixing)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_lvm.acceptance import AcceptanceObjective
 from pyro_lvm.annealing import Schedule, at_step
-from pyro_lvm.particles import Particles
+from pyro_lvm.particles import Particles, draw
 from pyro_lvm.proposing import Drawn, chosen, latents, moved, proposals_from
 from pyro_lvm.tracing import Program
 
@@ -91,6 +91,12 @@ class MarkovAcceptance(AcceptanceObjective):
     ) -> None:
         super().__init__(num_particles, **options)
         self.entropy_weight = entropy_weight
+
+    def draws(
+        self, model: Program, guide: Program, *, args: Any, kwargs: Any, **how: Any
+    ) -> Particles:
+        """Draws of a guide and their weights."""
+        return draw(model, guide, args, kwargs, enumerate_sites=self.enumerates, **how)
 
     def started(self, drawn: Drawn, guide: Program) -> dict[str, Tensor]:
         """States after the warm-up, ``(K, *plates, *event)`` by site of the guide."""

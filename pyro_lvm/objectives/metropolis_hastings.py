@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import Any
 
-from pyro_lvm.acceptance import AcceptanceObjective
-from pyro_lvm.latent_chains import StartingAt
-from pyro_lvm.metropolis import independence_chain
-from pyro_lvm.particles import Particles
-from pyro_lvm.proposing import Drawn, chosen, latents, numbers
+from pyro_lvm.objectives.independent import IndependentAcceptance
+from pyro_lvm.particles import Particles, draw
 from pyro_lvm.tracing import Program
 
 __all__ = ["MHAcceptance"]
 
 
-class MHAcceptance(AcceptanceObjective):
+class MHAcceptance(IndependentAcceptance):
     r"""Trains a guide to be a proposal that Metropolis-Hastings accepts.
 
     With :math:`z \sim p(z \mid x)`, :math:`z' \sim q(z' \mid x)`, :math:`w = p(x, z) / q(z \mid
@@ -32,10 +29,9 @@ class MHAcceptance(AcceptanceObjective):
     False (and the number has nothing to do with log p(x)). A mode that the guide never visits
     stays unseen, at whatever rate.
 
-    The guide needs a density, a flow's for instance: chains that accept by an estimated one have
-    another limit. Implicit and semi-implicit guides are refused. For proposals from where a chain
-    is, see :class:`MarkovAcceptance`; for a target given by samples, and proposals without a
-    density, :class:`ImplicitAcceptance`.
+    The guide needs a density, a flow's for instance. For one with mixing variables see
+    :class:`SemiImplicitAcceptance`; for proposals from where a chain is :class:`MarkovAcceptance`;
+    for a target given by samples, and proposals without a density, :class:`ImplicitAcceptance`.
 
     The model is the target and gets no gradient. Where the programs have a data plate, pass the
     numbers of the rows last, ``objective.loss(model, guide, x, index)``, and ``num_data``: each
@@ -78,16 +74,8 @@ class MHAcceptance(AcceptanceObjective):
         True
     """
 
-    def started(self, drawn: Drawn, guide: Program) -> dict[str, Tensor]:
-        """States after the warm-up, ``(K, *plates, *event)`` by site of the guide."""
-        steps = self.num_warmup + 1
-        particles = drawn(guide, num_particles=steps * self.num_particles)
-        by_step = particles.log_weights.unflatten(0, (steps, self.num_particles))
-        last = independence_chain(by_step).rows[-1]  # (K, *batch)
-        rows = self.layout(particles).unfold(last * self.num_particles + numbers(last))
-        return chosen(latents(particles), rows)
-
-    def paired(self, drawn: Drawn, guide: Program, states: dict[str, Tensor]) -> Particles:
-        """The states, then as many proposals: ``(2 K, *batch)``."""
-        with StartingAt(states):
-            return drawn(guide, num_particles=2 * self.num_particles)
+    def draws(
+        self, model: Program, guide: Program, *, args: Any, kwargs: Any, **how: Any
+    ) -> Particles:
+        """Draws of a guide and their weights."""
+        return draw(model, guide, args, kwargs, enumerate_sites=self.enumerates, **how)

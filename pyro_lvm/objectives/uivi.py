@@ -123,7 +123,6 @@ class UIVI(SemiImplicitObjective):
         max_plate_nesting: int,
         **how: Any,
     ) -> MixedParticles:
-        self._check_sums()
         q = GuideRows(self.num_particles, max_plate_nesting, self.mixing)
         record_checked(guide, args, kwargs, q)
         p = run_model(model, args, kwargs, q, self.mixing)
