@@ -36,6 +36,7 @@ from pyro_lvm.objectives import (
     MarkovAcceptance,
     MHAcceptance,
     SecondOrderELBO,
+    SemiImplicitAcceptance,
 )
 from pyro_lvm.testing import discover
 from pyro_lvm.training import CompiledLoss
@@ -88,6 +89,24 @@ def of_vectors() -> tuple[Any, Any]:
 def of_walks() -> tuple[Any, Any]:
     model, guide = of_vectors()
     return model, RandomWalk(guide)
+
+
+class Mixture(PyroModule):
+    """A guide of vectors with a mixing variable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(FEATURES, LATENT)
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            noise = dist.Normal(torch.zeros(len(x), LATENT), 1.0).to_event(1)
+            psi = pyro.sample("psi", noise, infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Normal(self.encoder(x) + psi, 0.5).to_event(1))
+
+
+def of_mixtures() -> tuple[Any, Any]:
+    return of_vectors()[0], Mixture()
 
 
 def supervised() -> tuple[Any, Any]:
@@ -198,6 +217,10 @@ KEEPING: dict[type[Objective], tuple[Make, Programs]] = {
         of_vectors,
     ),
     SecondOrderELBO: (lambda: SecondOrderELBO(3), supervised),
+    SemiImplicitAcceptance: (
+        lambda: SemiImplicitAcceptance(3, num_mixing=2, num_data=NUM_DATA),
+        of_mixtures,
+    ),
     VAEGAN: (lambda: VAEGAN(critic(FEATURES, None), 3), of_vectors),
 }
 
