@@ -256,6 +256,8 @@ def test_fit_is_the_same_with_recorded_steps() -> None:
         objective = IWAE(3, "dreg", beta=LinearWarmup(5))
         result = fit(model, guide, x, objective, compile=compile, **options)
         results.append(result.history["loss"])
+        assert (result.compile_seconds > 0) == bool(compile)
+        assert 0 < result.seconds_per_step < 1
     np.testing.assert_allclose(*results, rtol=1e-8)
 
 

@@ -133,7 +133,8 @@ def fit(
         precision: "32-true", "64-true", ...; with "bf16-mixed" networks compute in bfloat16, and
             draws, densities, weights, parameters and their gradients stay in float32.
         compile: record and compile the step once for each kind of batch, True or one of the
-            backends of :class:`~pyro_lvm.training.CompiledLoss`; in one process.
+            backends of :class:`~pyro_lvm.training.CompiledLoss`. ``result.compile_seconds`` is
+            what it took; torch keeps compiled code on disk for later runs.
         evaluate_every: steps between evaluations; None for each epoch's end, or 50 where an
             epoch is one step.
         diagnostic_particles: draws per datum for the effective sample size and k-hat on a few
@@ -279,6 +280,7 @@ def fit(
         best_checkpoint=folder.best if folder and folder.best.is_file() else None,
         interrupted=loop.interrupted,
         seconds_per_step=loop.seconds_per_step,
+        compile_seconds=loop.compile_seconds,
         _programs=programs,
     )
 

@@ -74,8 +74,15 @@ class Loop:
     _steps: int = 0
 
     @property
+    def compile_seconds(self) -> float:
+        """Time that training steps took to record and to compile the loss."""
+        return float(getattr(self.stepper.loss.module, "compile_seconds", 0.0))
+
+    @property
     def seconds_per_step(self) -> float:
-        return self._seconds / self._steps if self._steps else float("nan")
+        """Of the rest of that time."""
+        seconds = self._seconds - self.compile_seconds
+        return seconds / self._steps if self._steps else float("nan")
 
     def run(self) -> None:
         """Train, save the end, and evaluate it."""

@@ -29,7 +29,8 @@ class FitResult:
         config: the settings of the run, as plain types.
         best_checkpoint: the file with the best held-out bound, if one was kept.
         interrupted: whether Ctrl-C ended the run.
-        seconds_per_step: mean time of a training step, without evaluation and saving.
+        seconds_per_step: mean time of a training step, without evaluation, saving and compiling.
+        compile_seconds: time spent on recording and compiling the step, with ``compile=``.
 
     Example:
         >>> import tempfile, torch, pyro, pyro.distributions as dist
@@ -65,6 +66,7 @@ class FitResult:
     best_checkpoint: Path | None = None
     interrupted: bool = False
     seconds_per_step: float = float("nan")
+    compile_seconds: float = 0.0
     _programs: Programs | None = field(default=None, repr=False)
 
     def save(self, folder: str | Path) -> None:
@@ -79,6 +81,7 @@ class FitResult:
             "config": self.config,
             "interrupted": self.interrupted,
             "seconds_per_step": self.seconds_per_step,
+            "compile_seconds": self.compile_seconds,
         }
         write(Path(folder) / "result.ckpt", "result", content)
 
@@ -111,5 +114,5 @@ class FitResult:
             if args is not None:
                 programs.discover(Batch.of(args))
             programs.load_state_dict(content.pop("programs"))
-        names = ("history", "config", "interrupted", "seconds_per_step")
+        names = ("history", "config", "interrupted", "seconds_per_step", "compile_seconds")
         return cls(model, guide, objective, **{n: content[n] for n in names}, _programs=programs)
