@@ -163,6 +163,13 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ProgramError, match="lower_bound: expected one of"):
         ImplicitAcceptance(Discriminator(2), lower_bound="tight")
 
+    def observing() -> None:
+        target()
+        pyro.sample("y", dist.Normal(0.0, 1.0), obs=torch.zeros(()))
+
+    with pytest.raises(ProgramError, match="'y': expected a model whose draws are the target's"):
+        ImplicitAcceptance(Discriminator(2), 4).loss(observing, Generator())
+
 
 def test_chains_that_stand_still_are_told() -> None:
     class Spike(nn.Module):

@@ -19,7 +19,7 @@ from pyro_lvm.diagnostics import (
 )
 from pyro_lvm.distributions import Implicit
 from pyro_lvm.errors import DensityError, ProgramError
-from pyro_lvm.objectives import AAE, AVB, ELBO, IWAVB
+from pyro_lvm.objectives import AAE, ALI, AVB, ELBO, IWAVB
 from pyro_lvm.saturation import Watch
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -250,6 +250,8 @@ def test_weights_for_arviz() -> None:
 def test_objective_without_a_discriminator() -> None:
     with explained(ProgramError, "objective", "discriminator", "ELBO", "Pass AVB"):
         ratio_quality(ELBO(1), model, guide, X)
+    with explained(ProgramError, "objective", "ratio of guide to prior", "ALI, a game", "ais"):
+        ratio_quality(ALI(Logit(1.0)), model, guide, X)
 
 
 # The warning in training.

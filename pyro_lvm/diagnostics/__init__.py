@@ -35,7 +35,12 @@ from pyro_lvm.diagnostics.predictive_checks import PredictiveCheck, predictive_c
 from pyro_lvm.diagnostics.predictive_figures import plot_loo_pit, plot_predictive_check
 from pyro_lvm.diagnostics.pruning import PruningReport, pruning_report
 from pyro_lvm.diagnostics.pruning_figure import plot_pruning
-from pyro_lvm.diagnostics.ratio_quality import RatioQuality, plot_calibration, ratio_quality
+from pyro_lvm.diagnostics.ratio_quality import (
+    RatioQuality,
+    plot_calibration,
+    quality_of_logits,
+    ratio_quality,
+)
 from pyro_lvm.diagnostics.report import Report, report
 from pyro_lvm.diagnostics.report_case import Case, DoesNotApply, Finding
 from pyro_lvm.diagnostics.report_checks import CHECKS, DEFAULT_CHECKS
@@ -141,6 +146,7 @@ __all__ = [
     "predictive_bands",
     "predictive_check",
     "pruning_report",
+    "quality_of_logits",
     "ratio_quality",
     "reliability",
     "report",

@@ -16,6 +16,7 @@ from pyro_lvm.diagnostics.chunks import Chunks
 from pyro_lvm.diagnostics.thresholds import MAX_CALIBRATION_ERROR
 from pyro_lvm.diagnostics.verdict import Status, Verdict, percent
 from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.game import GameObjective
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import ELBO
 from pyro_lvm.saturation import MAX_ACCURACY, MAX_LOGIT, accuracy
@@ -123,7 +124,9 @@ def ratio_quality(
 
     Use data that it was not trained on.
 
-    A calibrated discriminator need not be a sharp one: its log-loss must also be low.
+    A calibrated discriminator need not be a sharp one: its log-loss must also be low. Nor need it
+    be right everywhere: calibration is an average over all draws of one logit, so that too much in
+    one mode and too little in another may cancel. Where modes matter, compare their shares too.
 
     Args:
         objective: an adversarial objective.
@@ -134,7 +137,7 @@ def ratio_quality(
         num_bins: bins of the probability.
 
     Raises:
-        ProgramError: the objective has no discriminator.
+        ProgramError: the objective has no discriminator, or is a game of critics.
 
     Returns:
         Log-loss, accuracy and logits for each datum; calibration over all of them.
@@ -164,8 +167,7 @@ def ratio_quality(
         (True, False)
     """
     if not isinstance(objective, AdversarialObjective):
-        found, hint = type(objective).__name__, "Pass AVB, IWAVB, AAE or IWAAE, as trained."
-        raise ProgramError(explain("objective", "one with a discriminator", found, hint))
+        raise _no_ratio(objective)
     chunks = Chunks(ELBO, model, guide, args, kwargs, num_samples, chunk_size, objective.ratio)
     logits = [
         objective.ratio.logits(drawn.values, drawn.model, drawn.guide, args, kwargs)
@@ -176,7 +178,16 @@ def ratio_quality(
 
 
 def quality_of_logits(real: Tensor, fake: Tensor, num_bins: int) -> RatioQuality:
-    """From logits ``(num_samples, *plates)`` of draws of the guide, and of the contrast."""
+    """From logits of draws that should be told apart.
+
+    Args:
+        real: of the guide, ``(num_samples, *plates)`` nats.
+        fake: of the contrast, likewise.
+        num_bins: bins of the probability.
+
+    Returns:
+        Log-loss, accuracy and logits ``(*plates)``; calibration ``(num_bins,)`` over all of them.
+    """
     probability = torch.cat([real, fake]).sigmoid().flatten()
     label = torch.cat([torch.ones_like(real), torch.zeros_like(fake)]).flatten()
     place = (probability * num_bins).long().clamp(max=num_bins - 1)
@@ -193,6 +204,17 @@ def quality_of_logits(real: Tensor, fake: Tensor, num_bins: int) -> RatioQuality
         frequency=sum_label / count,
         count=count,
     )
+
+
+def _no_ratio(objective: Objective) -> ProgramError:
+    name = type(objective).__name__
+    if isinstance(objective, GameObjective):
+        expected, found = "one with a ratio of guide to prior", f"{name}, a game of critics"
+        hint = "Judge the model by log_evidence(method='ais'), a critic by quality_of_logits."
+    else:
+        expected, found = "one with a discriminator", name
+        hint = "Pass AVB, IWAVB, AAE or IWAAE, as trained."
+    return ProgramError(explain("objective", expected, found, hint))
 
 
 def plot_calibration(quality: RatioQuality) -> Figure:

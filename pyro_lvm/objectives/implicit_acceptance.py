@@ -12,6 +12,7 @@ from pyro_lvm.acceptance import LOWER_BOUNDS, log_ratio
 from pyro_lvm.adversarial import AdversarialObjective
 from pyro_lvm.contrast import Covered
 from pyro_lvm.critic import Side
+from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.nn import check_choice
 from pyro_lvm.particles import Particles
 from pyro_lvm.tracing import Program
@@ -31,8 +32,9 @@ class ImplicitAcceptance(AdversarialObjective):
     of both divergences. An *estimate*, as good as the discriminator, and a mode that either side
     never shows stays unseen.
 
-    States are samples of p, so there are no chains to keep. For draws corrected by the ratio
-    afterwards, see :class:`~pyro_lvm.mcmc.ImplicitMetropolisHastings`.
+    States are samples of p, so there are no chains to keep. Let ``discriminator_lr`` fall to 0: the
+    last steps of a constant rate move whole modes, and calibration averages that out. For draws
+    corrected by the ratio afterwards, see :class:`~pyro_lvm.mcmc.ImplicitMetropolisHastings`.
 
     References:
         Neklyudov, Egorov, Shvechikov, Vetrov (2018), *Metropolis-Hastings view on variational
@@ -45,7 +47,7 @@ class ImplicitAcceptance(AdversarialObjective):
         **options: those of :class:`~pyro_lvm.adversarial.AdversarialObjective`.
 
     Raises:
-        ProgramError: an argument out of range.
+        ProgramError: an argument out of range, or a model that observes data.
 
     Example:
         >>> import pyro
@@ -99,6 +101,7 @@ class ImplicitAcceptance(AdversarialObjective):
     ) -> Particles:
         """Samples of the target, then proposals: ``(2 K, *batch)``."""
         particles = super().run(model, guide, args, kwargs, max_plate_nesting, **how)
+        _check_nothing_observed(particles)
         names = self.ratio.covers(particles.model, particles.guide)
         covered = Covered([particles.model[n] for n in names], [], [])
         with torch.no_grad():
@@ -109,3 +112,11 @@ class ImplicitAcceptance(AdversarialObjective):
             log_p=torch.cat([torch.zeros_like(particles.log_p), particles.log_p]),
             log_q=torch.cat([log_q, particles.log_q]),
         )
+
+
+def _check_nothing_observed(particles: Particles) -> None:
+    for name, site in particles.model.items():
+        if site.is_observed:
+            hint = "Use MHAcceptance for a posterior, or AVB for one by a guide without a density."
+            expected = "a model whose draws are the target's samples, and no data"
+            raise ProgramError(explain(f"site '{name}'", expected, "data", hint))

@@ -87,9 +87,22 @@ class MarkovAcceptance(AcceptanceObjective):
     schedules: ClassVar[tuple[str, ...]] = ("entropy_weight",)
 
     def __init__(
-        self, num_particles: int = 64, *, entropy_weight: Schedule = 2.0, **options: Any
+        self,
+        num_particles: int = 64,
+        *,
+        lower_bound: str = "jensen",
+        entropy_weight: Schedule = 2.0,
+        num_data: int | None = None,
+        num_warmup: int = 20,
+        max_plate_nesting: int | None = None,
     ) -> None:
-        super().__init__(num_particles, **options)
+        super().__init__(
+            num_particles,
+            lower_bound=lower_bound,
+            num_data=num_data,
+            num_warmup=num_warmup,
+            max_plate_nesting=max_plate_nesting,
+        )
         self.entropy_weight = entropy_weight
 
     def draws(

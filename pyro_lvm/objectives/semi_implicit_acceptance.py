@@ -34,8 +34,8 @@ class SemiImplicitAcceptance(IndependentAcceptance):
 
     where A is the rate that the guide would have if its density were known: :math:`1 - A_J` is
     the total variation between (state, proposal) and (proposal, state), each with its mixing
-    draws, and without these it can only be less. ``acceptance`` is :math:`A_J`. So the bounds
-    hold for any J; all else is as in :class:`MHAcceptance`.
+    draws, and without these it can only be less. ``acceptance`` is :math:`A_J`. So the bounds, in
+    nats per datum, hold for any J; all else is as in :class:`MHAcceptance`.
 
     References:
         Neklyudov, Egorov, Shvechikov, Vetrov (2018), *Metropolis-Hastings view on variational
@@ -79,9 +79,24 @@ class SemiImplicitAcceptance(IndependentAcceptance):
 
     mixes: ClassVar[bool] = True
 
-    def __init__(self, num_particles: int = 64, *, num_mixing: int = 50, **options: Any) -> None:
-        super().__init__(num_particles, **options)
+    def __init__(
+        self,
+        num_particles: int = 64,
+        *,
+        num_mixing: int = 50,
+        lower_bound: str = "jensen",
+        num_data: int | None = None,
+        num_warmup: int = 20,
+        max_plate_nesting: int | None = None,
+    ) -> None:
         self.num_mixing = check_draws("num_mixing", num_mixing, 0)
+        super().__init__(
+            num_particles,
+            lower_bound=lower_bound,
+            num_data=num_data,
+            num_warmup=num_warmup,
+            max_plate_nesting=max_plate_nesting,
+        )
 
     def draws(
         self, model: Program, guide: Program, *, args: Any, kwargs: Any, **how: Any
