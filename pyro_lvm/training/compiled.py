@@ -49,20 +49,20 @@ class CompiledLoss(nn.Module):
     and discriminators learn, each step of their optimiser being one operation of the graph.
 
     What Python decides in a program is decided once, at the recording: a branch on the value of
-    a tensor cannot be recorded, nor can shapes that depend on values (:class:`VGI
-    <pyro_lvm.objectives.VGI>`, by the rows with missing entries). Such losses are computed as
-    they are, with one warning that names the line. Arguments and data are checked at the
-    recording only. Without gradients nothing is compiled.
-
-    In several processes each has graphs of its own, within ``DistributedDataParallel``.
+    a tensor cannot be recorded. Nor can shapes that depend on values (:class:`VGI
+    <pyro_lvm.objectives.VGI>`, by the rows with missing entries), values that are computed again
+    in the backward pass (``chunk_particles``), and what an objective of another's keeps, unless it
+    says ``keeps_in_place``. Such losses are computed as they are, with one warning that names the
+    line. Arguments and data are checked at the recording only. Without gradients nothing is
+    compiled. In several processes each has graphs of its own.
 
     Args:
         objective: whose loss it is.
         model: the generative program.
         guide: the program that draws its latent variables.
-        backend: "inductor" compiles, half a minute each time, less where torch's cache on disk
-            has the same graph; "graph" replays the recorded operations one by one, and needs no
-            compiler.
+        backend: "inductor" compiles, half a minute each time, some seconds where torch's cache
+            on disk has the same graph; "graph" replays the recorded operations one by one, and
+            needs no compiler.
         cache_size: kinds of batches to keep; the one not used for longest is dropped.
 
     Attributes:
@@ -125,10 +125,10 @@ class CompiledLoss(nn.Module):
         return eager
 
     def _refuses(self, args: Any, kwargs: Any) -> bool:
-        leaves = tree_flatten((args, kwargs))[0]
-        strange = [leaf for leaf in leaves if not isinstance(leaf, (Tensor, *_CONSTANTS))]
         if self.is_eager:
             return True
+        leaves = tree_flatten((args, kwargs))[0]
+        strange = [leaf for leaf in leaves if not isinstance(leaf, (Tensor, *_CONSTANTS))]
         if strange:
             self._give_up(f"an argument of type {type(strange[0]).__name__}")
         elif any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
@@ -168,10 +168,10 @@ class CompiledLoss(nn.Module):
             for leaf in leaves
         ]
         modes = [module.training for module in self.modules()]
-        trained = [(id(parameter), parameter.requires_grad) for parameter in self.parameters()]
-        held = [id(buffer) for buffer in self.buffers()]
+        parameters = [(id(parameter), parameter.requires_grad) for parameter in self.parameters()]
+        buffers = [id(buffer) for buffer in self.buffers()]
         rest = (_autocast(), torch.get_default_dtype())
-        return str(structure), *kinds, *modes, *trained, *held, *rest
+        return str(structure), *kinds, *modes, *parameters, *buffers, *rest
 
     def _give_up(self, reason: str) -> None:
         """Go on without graphs, and say why, once."""
