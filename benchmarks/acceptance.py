@@ -1,7 +1,7 @@
 """Guides as proposals of Metropolis-Hastings, where the answer is known, beside other samplers.
 
 - "proposals": flows trained by reverse KL, symmetric KL and the acceptance rate, on four densities.
-- "samplers": NUTS of Pyro, and random walks, on the same.
+- "samplers": NUTS and HMC of Pyro, and random walks, on the same.
 - "samples": a target given by samples, and a discriminator in place of the densities.
 
 Prints one table for each. Finished runs are kept in a file in ``results``: started again, it

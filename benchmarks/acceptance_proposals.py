@@ -134,17 +134,18 @@ def chains(target: str, guide: Proposal) -> tuple[Tensor, float]:
 
 
 def picture(steps: int | None = None) -> Figure:
-    """Draws of the proposals and of their chains, beside exact ones."""
+    """Draws of the proposals of seed 0 and of their chains, beside exact ones."""
     pyro.set_rng_seed(0)
     figure = Figure(figsize=(9.0, 9.5), layout="constrained")
     axes = figure.subplots(len(TARGETS), 4, sharex=True, sharey=True)
     for row, target in zip(axes, TARGETS, strict=True):
         kinds = {f"{target}: exact": TARGETS[target].sample((2000,))}
         for objective in ("reverse KL", "acceptance"):
+            pyro.set_rng_seed(0)
             guide = fitted(target, objective, steps or STEPS)
             draws = ELBO(2000).particles(partial(model, target), guide).values["z"]
             kinds[f"proposal, {objective}"] = draws
-        kinds["its chains"] = chains(target, guide)[0][:, -1].flatten(0, -2)
+        kinds["its chains"] = chains(target, guide)[0][:, :: LENGTH // 30].flatten(0, -2)
         for axis, (title, z) in zip(row, kinds.items(), strict=True):
             axis.plot(*z.T, ".", markersize=1.5, alpha=0.5)
             axis.set(xlim=(-8, 8), ylim=(-8, 8), aspect="equal")

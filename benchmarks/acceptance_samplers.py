@@ -1,6 +1,6 @@
-"""NUTS and random walks on the targets that proposals are trained for.
+"""NUTS, HMC and random walks on the targets that proposals are trained for.
 
-NUTS is Pyro's, four chains one after the other; random walks are 64 chains side by side,
+NUTS and HMC are Pyro's, four chains one after the other; random walks are 64 chains side by side,
 with steps whose length is learned. All start at draws of a Normal of standard deviation 4.
 """
 
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import pi
 from time import process_time
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.infer import MCMC, NUTS
+from pyro.infer import HMC, MCMC, NUTS
 from torch import Tensor
 
 from benchmarks.acceptance_proposals import START
@@ -25,9 +26,10 @@ from pyro_lvm.objectives import MarkovAcceptance
 __all__ = ["RUNS", "run"]
 
 CHAINS, LENGTH, WARMUP = 4, 500, 200
+TRAJECTORY = pi / 2  # to the middle of a Normal from its edge; step and masses adapt
 WALKS, WALK_LENGTH, WALK_WARMUP, WALK_STEPS = 64, 1000, 300, 200
 
-RUNS = [f"{target}, {sampler}" for target in TARGETS for sampler in ("NUTS", "random walk")]
+RUNS = [f"{target}, {sampler}" for target in TARGETS for sampler in ("NUTS", "HMC", "random walk")]
 
 Chains = tuple[Tensor, float, float]
 """States ``(chains, draws, 2)``, acceptance, gradients of the target for each."""
@@ -62,12 +64,12 @@ def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
     }
 
 
-def no_u_turn(target: str, steps: int | None) -> Chains:
+def hamiltonian(kernel: Callable[..., HMC], target: str, steps: int | None) -> Chains:
     """Chains of Pyro's, each with its own warm-up, which is counted."""
     density, draws, rates = Counted(target), [], []
     for _ in range(CHAINS):
         mcmc = MCMC(
-            NUTS(potential_fn=density),
+            kernel(potential_fn=density),
             num_samples=steps or LENGTH,
             warmup_steps=min(WARMUP, steps or WARMUP),
             initial_params={"z": START * torch.randn(2)},
@@ -102,6 +104,7 @@ def _start() -> None:
 
 
 SAMPLERS: dict[str, Callable[[str, int | None], Chains]] = {
-    "NUTS": no_u_turn,
+    "NUTS": partial(hamiltonian, NUTS),
+    "HMC": partial(hamiltonian, partial(HMC, trajectory_length=TRAJECTORY)),
     "random walk": walks,
 }

@@ -43,7 +43,7 @@ def test_runs_give_their_columns() -> None:
         found = acceptance_proposals.run(name, 0, steps=2)
         assert {"acceptance", "ESS per 1000", "ESS per second", "training, seconds"} <= set(found)
         assert found["training, gradients of the target"] == 2 * 2 * acceptance_proposals.DRAWS
-    for name in ("ring, NUTS", "ring, random walk"):
+    for name in ("ring, NUTS", "ring, HMC", "ring, random walk"):
         found = acceptance_samplers.run(name, 0, steps=5)
         assert 0 <= found["acceptance"] <= 1
         assert found["gradients a draw"] > 0

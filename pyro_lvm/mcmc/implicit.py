@@ -79,7 +79,7 @@ class ImplicitMetropolisHastings:
             held_out: share of them to hold out: half to stop by, half to judge by.
             max_steps: at most, each on a batch and as many fresh draws of the generator.
             batch_size: samples a step.
-            lr: learning rate.
+            lr: learning rate at first; it falls to 0, as the last steps else move whole modes.
             patience: looks at the held-out loss, one every 50 steps, without a better one.
 
         Returns:
@@ -91,7 +91,6 @@ class ImplicitMetropolisHastings:
         stop, judge, train = _parted(samples, held_out)
         fake = self._proposals(len(stop))
         self.critic.follow(samples)
-        self.critic.set_rate(lr)
         best, kept, waited = inf, self._weights(), 0
         for step in range(check_count("max_steps", max_steps)):
             if step % _CHECK_EVERY == 0:
@@ -101,6 +100,7 @@ class ImplicitMetropolisHastings:
                 waited = 0 if better else waited + 1
             if waited > patience:
                 break
+            self.critic.set_rate(lr * (1 - step / max_steps))
             rows = torch.randint(len(train), (batch_size,), device=train.device)
             real = Side(train[rows])
             self.critic.learn(real, Side(self._proposals(batch_size)))
