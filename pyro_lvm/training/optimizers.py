@@ -24,12 +24,15 @@ _OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 
 
 def make_optimizer(spec: OptimizerSpec, parameters: Sequence[Tensor], lr: float) -> Optimizer:
-    """The optimiser ``spec`` names at rate ``lr``, or the one it returns for the parameters."""
+    """The optimiser ``spec`` names at rate ``lr``, or the one it returns for the parameters.
+
+    Those by name make one pass over each parameter (torch's ``fused``).
+    """
     if callable(spec):
         return spec(parameters)
     if spec not in _OPTIMIZERS:
         raise _unknown("optimizer", spec, list(_OPTIMIZERS), "params -> torch.optim.Optimizer")
-    return _OPTIMIZERS[spec](parameters, lr=lr)
+    return _OPTIMIZERS[spec](parameters, lr=lr, fused=True)
 
 
 def make_scheduler(
