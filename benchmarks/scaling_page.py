@@ -28,11 +28,14 @@ def sweeps(runs: Mapping[str, Run]) -> dict[str, Sweep]:
 
 
 def page(found: Mapping[str, Sweep]) -> str:
-    """Markdown: a table for each axis, means over seeds and the deviation of one."""
+    """Markdown: a table for each axis."""
     tables = [
         f"## {part}\n\n{markdown(sweep, mean_and_deviation)}" for part, sweep in found.items()
     ]
-    head = f"# Time and memory of a step as one size grows\n\n{scaling.__doc__}"
+    head = (
+        f"# Scaling curves\n\n{scaling.__doc__}\n"
+        "Means over seeds and the deviation of one of them; a single number is of one seed."
+    )
     return "\n\n".join([head.strip(), "![curves](scaling.png)", *tables]) + "\n"
 
 
