@@ -12,12 +12,10 @@ Finished runs are kept in a file in ``results``.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from time import process_time
 from typing import Any
 
@@ -30,17 +28,15 @@ from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoContinuous, AutoLaplaceApproximation, init_to_value
 from torch import Tensor, nn
 
-from benchmarks import kept
 from benchmarks.posteriors import POSTERIORS, Posterior, reference
-from benchmarks.tables import by_seed, markdown
+from benchmarks.suite import Suite
 from benchmarks.training import train
 from pyro_lvm.diagnostics import to_inference_data
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import ELBO, IWAE, MHAcceptance
 
-__all__ = ["RUNS", "errors", "fitted", "main", "run"]
+__all__ = ["RUNS", "SUITE", "errors", "fitted", "run"]
 
-RESULTS = Path(__file__).parent / "results"
 STEPS, RATE, DRAWS = 1000, 1e-2, 64
 NUM_SAMPLES, NUM_CHAINS = 40_000, 4
 
@@ -166,28 +162,8 @@ def _errors(known: dict[str, float], draws: Any) -> tuple[float, float, float, f
     return off / known["sd"], abs(ratio - 1), off / mean_error, off_sd / sd_error
 
 
-def main() -> None:
-    """Run what is not yet done, and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    pyro.settings.set(module_local_params=True)
-    path = RESULTS / "posteriordb.json" if options.save else None
-    parts = {"posteriordb": sys.modules[__name__]}
-    outcomes = {
-        name: [
-            kept.outcome(parts, path, "posteriordb", name, seed, options.steps)
-            for seed in range(options.seeds)
-        ]
-        for name in RUNS
-    }
-    print(markdown(outcomes, by_seed))
+SUITE = Suite("posteriordb", __doc__, {"posteriordb": sys.modules[__name__]})
 
 
 if __name__ == "__main__":
-    main()
+    SUITE.main()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import acceptance_proposals, acceptance_samplers, acceptance_samples, posteriordb
-from benchmarks.acceptance import PARTS
+from benchmarks.acceptance import SUITE
 from benchmarks.acceptance_targets import TARGETS, scores
 from benchmarks.posteriors import POSTERIORS, gaussian_process
 
@@ -50,7 +50,7 @@ def test_runs_give_their_columns() -> None:
     found = acceptance_samples.run("exact ratio", 0)
     assert found["weights, total variation"] < 0.05
     assert set(acceptance_samples.run("300 samples", 0, steps=2)) >= {"near a mode"}
-    assert {run for part in PARTS.values() for run in part.RUNS} >= {"mog6, symmetric KL"}
+    assert {run for part in SUITE.parts.values() for run in part.RUNS} >= {"mog6, symmetric KL"}
 
 
 # Eleven points of posteriordb's gp_pois_regr, and its moments by quadrature on a grid of 370 000.
