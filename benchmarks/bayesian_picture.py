@@ -1,4 +1,7 @@
-"""Predictive uncertainty of a Bayesian network of one covariate, by ELBO and by NUTS."""
+"""Predictive uncertainty of a Bayesian network of one covariate, by ELBO and by NUTS.
+
+Run as ``python -m benchmarks.bayesian_picture``.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
+from benchmarks.suite import RESULTS
 from benchmarks.training import train
 from pyro_lvm import sample_posterior
 from pyro_lvm.diagnostics import plot_predictive_bands, predictive_bands
@@ -45,3 +49,9 @@ def gapped() -> tuple[Tensor, Tensor]:
     """Covariates ``(40, 1)`` and outcomes ``(40,)``."""
     x = torch.cat([-1.8 + torch.rand(20), 0.8 + torch.rand(20)])
     return x[:, None], (2 * x).sin() + NOISE * torch.randn(40)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    pyro.settings.set(module_local_params=True)
+    save(RESULTS)
