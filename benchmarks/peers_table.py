@@ -56,8 +56,8 @@ def _how(environment: Run, cases: Runs) -> str:
         f"`python -m benchmarks.peers`, CPU, {versions}. A step is zero_grad, loss and backward, "
         "without the optimiser; argument checks are off; plain gradients. CPU time of all "
         f"threads, {rounds} rounds in random order in one process; ratios are taken within a "
-        "round: median (quartiles). Below 1, ours is faster. The bound is the ELBO at K = 1, and at "
-        'any K where latents are global; else the importance-weighted one. "Pyro" is '
+        "round: median (quartiles). Below 1, ours is faster. The bound is the ELBO at K = 1, and "
+        'at any K where latents are global; else the importance-weighted one. "Pyro" is '
         'Trace_ELBO, vectorised, which does the work of the ELBO at any K, "Pyro, Renyi" '
         'RenyiELBO(alpha=0), "Pyro, jitted" JitTrace_ELBO; of the hidden Markov model, whose '
         "states are summed out, TraceEnum_ELBO and its jitted kin. By hand is the same "
