@@ -11,7 +11,7 @@ INSTALLED_ARVIZ1 := $(VENV_ARVIZ1)/.installed
 # One thread a process: the networks are small, and JOBS processes share the cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all test-arviz1 lint tutorials coverage clean
+.PHONY: demo test test-all test-arviz1 lint tutorials bench coverage clean
 
 demo: $(INSTALLED)  ## compare objectives on scikit-learn's digits; writes $(RUN)
 	$(BIN)/pyro-lvm compare --out $(RUN) --overwrite
@@ -32,6 +32,13 @@ lint: $(INSTALLED)  ## style, format and types
 
 tutorials: $(INSTALLED)  ## run every tutorial and write its notebook
 	$(BIN)/python tutorials/execute.py
+
+bench: $(INSTALLED)  ## steps beside peers, and scaling curves; writes benchmarks/results
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[peers]'
+	$(BIN)/python -m benchmarks.peers
+	rm -f benchmarks/results/scaling.json
+	$(BIN)/python -m benchmarks.scaling --seeds 3
+	$(BIN)/python -m benchmarks.scaling_page
 
 coverage: $(INSTALLED)  ## which lines the default tests reach
 	$(BIN)/coverage run -m pytest $(ARGS)

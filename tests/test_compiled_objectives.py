@@ -109,6 +109,18 @@ def of_mixtures() -> tuple[Any, Any]:
     return of_vectors()[0], Mixture()
 
 
+class Samples(PyroModule):
+    """A target that is known by draws."""
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.ones(len(x), LATENT), 0.5).to_event(1))
+
+
+def of_samples() -> tuple[Any, Any]:
+    return Samples(), of_vectors()[1]
+
+
 def supervised() -> tuple[Any, Any]:
     model, guide = of_vectors()
     return SupervisedVAE(model, latent_features=LATENT), WithoutLabels(guide)
@@ -206,7 +218,7 @@ KEEPING: dict[type[Objective], tuple[Make, Programs]] = {
     AnalyticELBO: (lambda: AnalyticELBO(3), of_vectors),
     IWAAE: (lambda: IWAAE(critic(context=None), 3), of_vectors),
     IWAVB: (lambda: IWAVB(critic(), 3), of_vectors),
-    ImplicitAcceptance: (lambda: ImplicitAcceptance(critic(context=None), 3), of_vectors),
+    ImplicitAcceptance: (lambda: ImplicitAcceptance(critic(context=None), 3), of_samples),
     MHAcceptance: (lambda: MHAcceptance(3, num_data=NUM_DATA), of_vectors),
     MarkovAcceptance: (
         lambda: MarkovAcceptance(3, num_data=NUM_DATA, entropy_weight=lambda step: 1.0 + step),

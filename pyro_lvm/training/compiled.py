@@ -167,9 +167,14 @@ class CompiledLoss(nn.Module):
             (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
             for leaf in leaves
         ]
-        modes = [module.training for module in self.modules()]
-        parameters = [(id(parameter), parameter.requires_grad) for parameter in self.parameters()]
-        buffers = [id(buffer) for buffer in self.buffers()]
+        modules = [*self.modules()]  # walked once: this is part of every step
+        modes = [module.training for module in modules]
+        parameters = [
+            (id(parameter), parameter is not None and parameter.requires_grad)
+            for module in modules
+            for parameter in module._parameters.values()
+        ]
+        buffers = [id(buffer) for module in modules for buffer in module._buffers.values()]
         rest = (_autocast(), torch.get_default_dtype())
         return str(structure), *kinds, *modes, *parameters, *buffers, *rest
 
