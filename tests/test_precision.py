@@ -153,3 +153,12 @@ def test_any_distribution_is_widened(fn: Any) -> None:
     assert type(wide) is type(fn)
     assert wide.has_rsample == fn.has_rsample
     assert widened(wide) is wide, "what is wide already is left as it is"
+
+
+def test_all_in_float64() -> None:
+    """The first look and the last evaluation too, which do not go through Fabric's wrapper."""
+    settings: dict[str, Any] = {"max_steps": 3, "batch_size": 10, "progress": False}
+    model, guide = programs()
+    result = fit(model, guide, X, ELBO(), precision="64-true", validation=0.5, **settings)
+    assert {p.dtype for p in [*model.parameters(), *guide.parameters()]} == {torch.float64}
+    assert result.history["bound"][-1] is not None

@@ -192,7 +192,7 @@ def fit(
         sharing(objective, fabric),
     ):
         programs = Programs(model, guide)
-        programs.to(fabric.device)
+        programs.to(fabric)
         parts = Parts.of(
             data,
             validation,

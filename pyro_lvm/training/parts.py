@@ -12,6 +12,7 @@ from pyro_lvm.errors import DataError, explain
 from pyro_lvm.training.fabric import Fabric
 from pyro_lvm.training.inputs import Data, as_dataset, split
 from pyro_lvm.training.loader import Batches, Transform
+from pyro_lvm.training.precision import placed
 from pyro_lvm.training.rng import mix
 
 __all__ = ["Parts"]
@@ -47,7 +48,7 @@ class Parts:
             transform=transform,
             rank=fabric.global_rank,
             world_size=fabric.world_size,
-            to_device=fabric.to_device,
+            to_device=partial(placed, fabric),
         )
         apart = partial(batches, seed=mix(seed, "held out"), shuffle=False)
         size = batch_size or _length(train)

@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Transform
 
 from pyro_lvm.training.fabric import Fabric
 
-__all__ = ["InFloat32", "full_densities", "widened"]
+__all__ = ["InFloat32", "full_densities", "placed", "widened"]
 
 _NARROW = (torch.bfloat16, torch.float16)
 
@@ -31,8 +31,17 @@ class InFloat32(Messenger):
 
 def full_densities(fabric: Fabric) -> AbstractContextManager[Any]:
     """What programs run in beside Fabric's autocast; nothing where it has none."""
-    is_mixed = str(fabric.strategy.precision.precision).endswith("mixed")
-    return InFloat32() if is_mixed else nullcontext()
+    return InFloat32() if _is_mixed(fabric) else nullcontext()
+
+
+def placed(fabric: Fabric, batch: Any) -> Any:
+    """A batch where, and in the precision in which, Fabric computes; autocast casts by itself."""
+    moved = fabric.to_device(batch)
+    return moved if _is_mixed(fabric) else fabric.strategy.precision.convert_input(moved)
+
+
+def _is_mixed(fabric: Fabric) -> bool:
+    return str(fabric.strategy.precision.precision).endswith("mixed")
 
 
 def widened(part: Any) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyro_lvm.errors import ParameterError, explain
 from pyro_lvm.parameters import allow_local_parameters
 from pyro_lvm.training.discovery import Program, drop_strays, parameter_names
+from pyro_lvm.training.fabric import Fabric
 from pyro_lvm.training.loader import Batch
 from pyro_lvm.training.rng import seeded
 
@@ -39,9 +40,10 @@ class Programs:
         for module in self.modules.values():
             allow_local_parameters(module)
 
-    def to(self, device: torch.device) -> None:
+    def to(self, fabric: Fabric) -> None:
+        """Where and in what precision ``fabric`` computes."""
         for module in self.modules.values():
-            module.to(device)
+            fabric.strategy.precision.convert_module(module.to(fabric.device))
 
     def discover(self, batch: Batch, *, seed: int = 0, refuse_subsampling: bool = False) -> None:
         """Run both programs once on ``batch``, so that all their parameters exist.
