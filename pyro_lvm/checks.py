@@ -22,6 +22,7 @@ from pyro_lvm.masking import fill_masked
 from pyro_lvm.tracing import Program, Recorder, Site, record, unplated
 
 __all__ = [
+    "check_mixing",
     "check_programs",
     "check_site",
     "first_indices",
@@ -48,7 +49,7 @@ def check_programs(model: Sites, guide: Sites, mixes: bool = False) -> None:
     _check_names(model, guide, mixes)
     _check_frames([*model.values(), *guide.values()])
     if not mixes:
-        _check_auxiliary(guide)
+        check_mixing(guide)
     _check_not_enumerated(guide)
 
 
@@ -177,7 +178,8 @@ def _describe(frame: Any) -> str:
     return f"dim {frame.dim} with {frame.size} of {frame.full_size}"
 
 
-def _check_auxiliary(guide: Sites) -> None:
+def check_mixing(guide: Sites) -> None:
+    """Raise where a guide's latent depends on a mixing variable, which nothing averages out."""
     mixing = [s.name for s in guide.values() if s.is_auxiliary and not s.is_observed]
     mixed = [
         s.name

@@ -12,7 +12,14 @@ import torch
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from pyro_lvm.checks import check_programs, check_site, is_imputed, nonfinite_data, record_checked
+from pyro_lvm.checks import (
+    check_mixing,
+    check_programs,
+    check_site,
+    is_imputed,
+    nonfinite_data,
+    record_checked,
+)
 from pyro_lvm.densities import guide_sites, log_prob, log_q_by_route
 from pyro_lvm.distributions.implicit import is_implicit, no_density
 from pyro_lvm.enumeration import Enumerates, Enumerator, is_enumerated, is_summed_out, sum_out
@@ -226,7 +233,13 @@ def check_densities(
 
 
 def check_runs(p: Recorder, q: Recorder, mixes: bool = False) -> None:
-    """Raise where the two programs, as they ran, do not fit, while Pyro's validation is on."""
+    """Raise where the two programs, as they ran, do not fit, while Pyro's validation is on.
+
+    A mixing variable that is not averaged out is refused in any case: only runs with particles
+    show it, so the first look does not.
+    """
+    if not mixes:
+        check_mixing(q.sites)
     if not is_validation_enabled():
         return
     check_programs(p.sites, q.sites, mixes)

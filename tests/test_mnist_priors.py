@@ -74,7 +74,7 @@ def test_runs_are_kept(name: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
         transform = None
 
     monkeypatch.setattr(mnist_priors, "data", Splits)
-    found = semi_implicit.outcome(tmp_path / "kept.json", "mnist", name, 0, 2)
+    found = semi_implicit.SUITE.outcome(tmp_path / "kept.json", "mnist", name, 0, 2)
     labels = [" (250 prior draws)", " (5000 prior draws)"] if name[0] == "D" else [""]
     assert set(found) == {what + by for what in ("log p(x)", "ELBO") for by in labels}
     assert all(found[f"log p(x){by}"] >= found[f"ELBO{by}"] for by in labels)
