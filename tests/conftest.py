@@ -1,9 +1,13 @@
 """What every test gets: a seed, Pyro's checks switched on, an empty parameter store."""
 
 import os
+import warnings
 from collections.abc import Iterator
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import arviz  # noqa: F401  # writes a file on its first import of a day: here, before workers race
 
 import pyro
 import pytest
