@@ -12,7 +12,7 @@
 # A Pyro program is run by handlers: for every site a message goes up and down a stack, in Python,
 # at every step. For a small model that is most of the time. This tutorial records a step once and
 # replays it without Python, says what a recording holds and when there can be none, trains with
-# thousands of particles in the memory of fifty, reads data that stay on disk, and starts two
+# thousands of particles in a fraction of their memory, reads data that stay on disk, and starts two
 # processes.
 #
 # Set the environment variable `PYRO_LVM_SMOKE=1` to run it all in seconds, with numbers that

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 import torch._inductor
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.function import once_differentiable
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from pyro_lvm.training.recording import Recorded
 
@@ -21,12 +24,15 @@ def compiled(step: Recorded, inputs: Sequence[Tensor]) -> Recorded:
     """The step compiled for such inputs, by one run of it; on CUDA as CUDA graphs.
 
     Inductor takes the graph as it is: ``torch.compile`` would look at every tensor again before
-    each replay, a tenth of a millisecond, where the caller knows that the graph fits.
+    each replay, a tenth of a millisecond, where the caller knows that the graph fits. Without the
+    context, which ``torch.compile`` would make, torch looks for no such graph on disk.
     """
     graph: Any = step.run
     options = options_for([*inputs, *step.parameters])
+    context = TracingContext(FakeTensorMode(shape_env=ShapeEnv()))
     with torch.no_grad():
-        run: Run = torch._inductor.compile(graph, [*inputs], options=options)
+        with tracing(context):
+            run: Run = torch._inductor.compile(graph, [*inputs], options=options)
         run = _kept(run) if options else run
         run(*inputs)
     return step._replace(run=run)
