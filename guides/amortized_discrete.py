@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.guides.encoding import Encoding
-from pyro_lvm.nn import check_choice, check_size, data_plate, named_sizes
+from pyro_lvm.nn import check_choice, check_num_data, data_plate, named_sizes
 
 __all__ = ["AmortizedDiscrete", "Variables"]
 
@@ -55,7 +55,7 @@ class AmortizedDiscrete(PyroModule):
         self.logits_shape = logits_shape
         self.draw = draw
         self.temperature = _check_temperature(temperature)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         num_outputs = sum(self._num_outputs)
         self.encoding = Encoding(encoder, encoder_features, in_features, hidden, num_outputs)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyro_lvm.distributions.flow import ConditionalFlow
 from pyro_lvm.guides.encoding import Encoding
-from pyro_lvm.nn import check_size, data_plate, joined, named_sizes
+from pyro_lvm.nn import check_num_data, check_size, data_plate, joined, named_sizes
 
 __all__ = ["AmortizedFlow"]
 
@@ -78,7 +78,7 @@ class AmortizedFlow(PyroModule):
     ) -> None:
         super().__init__(name=type(self).__name__)
         self.latent_features = named_sizes(latent_features)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         width = check_size("context_features", context_features)
         self.encoding = Encoding(encoder, encoder_features, in_features, hidden, width)
         sizes = list(self.latent_features.values())

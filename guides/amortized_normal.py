@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyro_lvm.guides.covariance import COVARIANCES
 from pyro_lvm.guides.encoding import Encoding
-from pyro_lvm.nn import check_choice, check_size, data_plate, named_sizes
+from pyro_lvm.nn import check_choice, check_num_data, check_size, data_plate, named_sizes
 
 __all__ = ["AmortizedNormal"]
 
@@ -73,7 +73,7 @@ class AmortizedNormal(PyroModule):
         self.latent_features = named_sizes(latent_features)
         self.covariance = covariance
         self.rank = check_size("rank", rank)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         num_outputs = sum(self._num_outputs)
         self.encoding = Encoding(encoder, encoder_features, in_features, hidden, num_outputs)
 

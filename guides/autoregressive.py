@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyro_lvm.distributions import Autoregressive, Entries
 from pyro_lvm.guides.recurrence import RecurrentSteps
 from pyro_lvm.guides.step_context import RowContext, SequenceContext
-from pyro_lvm.nn import check_size, data_plate
+from pyro_lvm.nn import check_num_data, check_size, data_plate
 
 __all__ = ["AutoregressiveGuide"]
 
@@ -90,7 +90,7 @@ class AutoregressiveGuide(PyroModule):
         shape = () if latent_features is None else (check_size("latent_features", latent_features),)
         self.entries = Entries(family, shape, num_categories)
         self.site = site
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.context: RowContext | SequenceContext = (
             SequenceContext(encoder, encoder_features, in_features, size)
             if num_steps is None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.guides.encoding import Encoding
-from pyro_lvm.nn import MLP, ConditionalNormal, check_size, data_plate, joined
+from pyro_lvm.nn import MLP, ConditionalNormal, check_num_data, check_size, data_plate, joined
 from pyro_lvm.nn.labels import as_labels, drawn_labels, one_hot_labels
 
 __all__ = ["AuxiliaryNormal"]
@@ -86,7 +86,7 @@ class AuxiliaryNormal(PyroModule):
         super().__init__(name=type(self).__name__)
         self.num_classes = None if num_classes is None else check_size("num_classes", num_classes)
         self.classifier_weight = _check_weight(classifier_weight)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         width = check_size("context_features", context_features)
         both = width + check_size("auxiliary_features", auxiliary_features)
         inside = conditional_hidden

@@ -17,6 +17,7 @@ from pyro_lvm.nn import (
     RowReader,
     as_batch,
     check_choice,
+    check_num_data,
     check_size,
     conditions,
     data_plate,
@@ -82,7 +83,7 @@ class ConditioningGuide(PyroModule):
         self.latent_features = check_size("latent_features", latent_features)
         self.covariance = covariance
         self.rank = check_size("rank", rank)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         read = 3 * self.reader.out_features
         if encoder is None and encoder_features is None:
             encoder, encoder_features = ResidualMLP(read, width, depth), width

@@ -15,7 +15,7 @@ from torch.nn.functional import elu
 from pyro_lvm.errors import DataError, explain
 from pyro_lvm.guides.spike_features import SpikeFeatures
 from pyro_lvm.guides.spike_posteriors import SpikePosteriors
-from pyro_lvm.nn import MLP, OverTime, check_positive, check_size, data_plate, joined
+from pyro_lvm.nn import MLP, OverTime, check_num_data, check_positive, data_plate, joined
 
 __all__ = ["DendriticSpikeGuide"]
 
@@ -81,7 +81,7 @@ class DendriticSpikeGuide(PyroModule):
             posterior, rate, spike_rate, temperature, state_features, noise_features, counts
         )
         self.rate = float(rate)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.features = SpikeFeatures(encoder, encoder_features)
         size = self.features.out_features
         self.traces = MLP(2 * size, size, hidden=())

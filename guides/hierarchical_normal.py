@@ -14,7 +14,7 @@ from pyro_lvm.guides.encoding import Encoding
 from pyro_lvm.nn import (
     ConditionalNormal,
     Hidden,
-    check_size,
+    check_num_data,
     data_plate,
     hidden_by_layer,
     named_sizes,
@@ -67,7 +67,7 @@ class HierarchicalNormal(PyroModule):
     ) -> None:
         super().__init__(name=type(self).__name__)
         self.latent_features = named_sizes(latent_features)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         sizes = list(self.latent_features.values())
         first, *others = hidden_by_layer(hidden, len(sizes))
         self.encoding = Encoding(encoder, encoder_features, in_features, first, 2 * sizes[0])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.guides.encoding import Encoding
 from pyro_lvm.guides.noise import BasisNoise, ConcatNoise, Moments
-from pyro_lvm.nn import check_choice, check_size, data_plate, joined, named_sizes
+from pyro_lvm.nn import check_choice, check_num_data, check_size, data_plate, joined, named_sizes
 
 __all__ = ["ImplicitGuide"]
 
@@ -102,7 +102,7 @@ class ImplicitGuide(PyroModule):
         super().__init__(name=type(self).__name__)
         check_choice("noise", noise, ("concat", "basis"))
         self.latent_features = named_sizes(latent_features)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         width = check_size("context_features", context_features)
         self.encoding = Encoding(encoder, encoder_features, in_features, hidden, width)
         check_size("noise_features", noise_features)

@@ -9,7 +9,7 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_lvm.nn import ConditionalNormal, as_batch, check_size, data_plate
+from pyro_lvm.nn import ConditionalNormal, as_batch, check_num_data, check_size, data_plate
 
 __all__ = ["KernelEncoder"]
 
@@ -57,7 +57,7 @@ class KernelEncoder(PyroModule):
         super().__init__(name=type(self).__name__)
         self.in_features = check_size("in_features", in_features)
         self.latent_features = {"z": check_size("latent_features", latent_features)}
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.reverse = ConditionalNormal(in_features, latent_features, hidden)
 
     def forward(self, x: Any) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from pyro_lvm.nn import (
     Hidden,
     TopDown,
     as_batch,
+    check_num_data,
     check_size,
     data_plate,
     diagonal_normal,
@@ -85,7 +86,7 @@ class LadderNormal(PyroModule):
     ) -> None:
         super().__init__(name=type(self).__name__)
         self.in_features = check_size("in_features", in_features)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.top_down = _check_shared(top_down)
         self.latent_features = top_down.latent_features
         sizes = list(self.latent_features.values())

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.guides.encoding import Encoding
 from pyro_lvm.masking import masked_log_prob
-from pyro_lvm.nn import check_size, data_plate, diagonal_normal, named_sizes, positive_scale
+from pyro_lvm.nn import (
+    check_num_data,
+    check_size,
+    data_plate,
+    diagonal_normal,
+    named_sizes,
+    positive_scale,
+)
 
 __all__ = ["SemiAmortized"]
 
@@ -102,7 +109,7 @@ class SemiAmortized(PyroModule):
         self.latent_features = named_sizes(latent_features)
         self.step_size = _check_step_size(step_size)
         self.through_refinement = through_refinement
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         size = sum(self.latent_features.values())
         self.encoding = Encoding(encoder, encoder_features, in_features, hidden, 2 * size)
         num_steps = check_size("num_steps", num_steps)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyro_lvm.guides.conditionals import Conditionals
 from pyro_lvm.guides.encoding import Encoding
 from pyro_lvm.guides.mixing_layers import MixingLayers
-from pyro_lvm.nn import Hidden, check_size, data_plate, named_sizes
+from pyro_lvm.nn import Hidden, check_num_data, check_size, data_plate, named_sizes
 
 __all__ = ["SemiImplicitGuide"]
 
@@ -87,7 +87,7 @@ class SemiImplicitGuide(PyroModule):
     ) -> None:
         super().__init__(name=type(self).__name__)
         self.latent_features = named_sizes(latent_features)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         width = check_size("context_features", context_features)
         self.encoding = Encoding(encoder, encoder_features, in_features, hidden, width)
         self.mixing = MixingLayers(width, noise_features, noise_hidden, noise)

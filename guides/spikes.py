@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyro_lvm.guides.spike_features import SpikeFeatures
 from pyro_lvm.guides.spike_posteriors import SpikePosteriors
-from pyro_lvm.nn import check_positive, check_size, data_plate
+from pyro_lvm.nn import check_num_data, check_positive, data_plate
 
 __all__ = ["SpikeGuide"]
 
@@ -105,7 +105,7 @@ class SpikeGuide(PyroModule):
             posterior, rate, spike_rate, temperature, state_features, noise_features, counts
         )
         self.rate = float(rate)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.features = SpikeFeatures(encoder, encoder_features)
         self.spikes = make.network(self.features.out_features)
 

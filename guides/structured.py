@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.guides.conditionals import Conditionals
 from pyro_lvm.guides.encoding import Encoding
-from pyro_lvm.nn import MLP, as_batch, check_size, data_plate, joined, named_sizes
+from pyro_lvm.nn import MLP, as_batch, check_num_data, check_size, data_plate, joined, named_sizes
 
 __all__ = ["StructuredGuide"]
 
@@ -86,7 +86,7 @@ class StructuredGuide(PyroModule):
         super().__init__(name=type(self).__name__)
         self.latent_features = named_sizes(latent_features)
         self.parents = _in_order(self.latent_features, parents or {})
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         width = check_size("context_features", context_features)
         self.encoding = Encoding(encoder, encoder_features, in_features, hidden, width)
         self.sites = nn.ModuleList()

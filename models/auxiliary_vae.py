@@ -18,6 +18,7 @@ from pyro_lvm.nn import (
     MLP,
     ConditionalNormal,
     as_batch,
+    check_num_data,
     check_size,
     data_plate,
     diagonal_normal,
@@ -53,7 +54,7 @@ class _WithAuxiliary(PyroModule):
         self.latent_features = check_size("latent_features", latent_features)
         self.auxiliary_features = check_size("auxiliary_features", auxiliary_features)
         self.num_classes = None if num_classes is None else check_size("num_classes", num_classes)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.enumerate_labels = enumerate_labels
         self.likelihood = as_likelihood(likelihood, in_features, noise)
         of_x, of_a = (size + (num_classes or 0) for size in self._num_inputs())

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, leaky_relu, max_pool2d
 
 from pyro_lvm.errors import DataError, ProgramError, explain
-from pyro_lvm.nn import as_batch, check_positive, check_size, data_plate, diagonal_normal, widen
+from pyro_lvm.nn import (
+    as_batch,
+    check_num_data,
+    check_positive,
+    check_size,
+    data_plate,
+    diagonal_normal,
+    widen,
+)
 
 __all__ = ["BayesianConvNet"]
 
@@ -93,7 +101,7 @@ class BayesianConvNet(PyroModule):
         self.kernel_sizes = [check_size("kernel_sizes", k) for k in kernel_sizes]
         self._check_number("kernel_sizes", kernel_sizes)
         self.prior_scale = check_positive("prior_scale", prior_scale, "1.0")
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self._priors = tuple([None] * len(channels) if priors is None else priors)
         self._check_priors()
         num_features = counts[-1] * self._last_width() ** 2

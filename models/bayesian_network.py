@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_lvm.errors import DataError, explain
 from pyro_lvm.models.weight_priors import WeightPriors
-from pyro_lvm.nn import check_positive, check_size, data_plate, diagonal_normal, widen
+from pyro_lvm.nn import check_num_data, check_positive, data_plate, diagonal_normal, widen
 
 __all__ = ["BayesianNetwork"]
 
@@ -49,7 +49,7 @@ class BayesianNetwork(PyroModule):
         num_data: int | None,
     ) -> None:
         super().__init__(name=type(self).__name__)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.num_classes = num_classes
         self.noise_scale = noise_scale
         if noise_scale is not None:

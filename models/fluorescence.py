@@ -15,7 +15,7 @@ from pyro_lvm.models.indicators import INDICATORS
 from pyro_lvm.models.noisy_traces import NoisyTraces
 from pyro_lvm.models.spike_priors import SPIKES, spike_prior
 from pyro_lvm.models.traces import as_traces
-from pyro_lvm.nn import check_choice, check_positive, check_size, data_plate, widen
+from pyro_lvm.nn import check_choice, check_num_data, check_positive, check_size, data_plate, widen
 
 __all__ = ["FluorescenceModel"]
 
@@ -77,7 +77,7 @@ class FluorescenceModel(NoisyTraces):
         self.num_frames = check_size("num_frames", num_frames)
         self.spikes = spikes
         self.temperature = check_positive("temperature", temperature, "0.5")
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self._learn({"firing_rate": 1.0, **INDICATORS[indicator][self.kind]})
 
     def forward(self, x: Any = None, cell: Any = None, *, size: int = 1) -> Tensor:

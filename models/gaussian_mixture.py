@@ -12,7 +12,7 @@ from pyro.poutine.runtime import InferDict
 from torch import Tensor, nn
 
 from pyro_lvm.models.emissions import GaussianEmission
-from pyro_lvm.nn import as_batch, check_size, data_plate
+from pyro_lvm.nn import as_batch, check_num_data, check_size, data_plate
 
 __all__ = ["GaussianMixture"]
 
@@ -60,7 +60,7 @@ class GaussianMixture(PyroModule):
         super().__init__(name=type(self).__name__)
         self.in_features = check_size("in_features", in_features)
         self.num_components = check_size("num_components", num_components)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.infer: InferDict = {"enumerate": "parallel"} if enumerate_latents else {}
         self.logits = nn.Parameter(torch.zeros(num_components))
         self.components = GaussianEmission(num_components, in_features)

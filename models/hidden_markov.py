@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyro_lvm.models.emissions import CategoricalEmission, GaussianEmission
 from pyro_lvm.models.sequences import as_sequences
-from pyro_lvm.nn import check_choice, check_size, data_plate
+from pyro_lvm.nn import check_choice, check_num_data, check_size, data_plate
 
 __all__ = ["HiddenMarkov"]
 
@@ -73,7 +73,7 @@ class HiddenMarkov(PyroModule):
         check_choice("emission", emission, ("gaussian", "categorical"))
         self.num_states = check_size("num_states", num_states)
         self.num_steps = check_size("num_steps", num_steps)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.infer: InferDict = {"enumerate": "parallel"} if enumerate_latents else {}
         self.initial_logits = nn.Parameter(torch.zeros(num_states))
         self.transition_logits = nn.Parameter(0.1 * torch.randn(num_states, num_states))

@@ -18,6 +18,7 @@ from pyro_lvm.nn import (
     Hidden,
     TopDown,
     as_batch,
+    check_num_data,
     check_size,
     data_plate,
     diagonal_normal,
@@ -88,7 +89,7 @@ class HierarchicalVAE(PyroModule):
         self.in_features = check_size("in_features", in_features)
         self.latent_features = named_sizes(latent_features)
         sizes = list(self.latent_features.values())
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.likelihood = as_likelihood(likelihood, in_features, noise)
         first, *others = hidden_by_layer(hidden, len(sizes))
         self.top_down = TopDown(sizes, others, batch_norm=batch_norm)

@@ -14,6 +14,7 @@ from pyro_lvm.distributions.likelihoods import Likelihood, as_likelihood
 from pyro_lvm.nn import (
     MLP,
     as_batch,
+    check_num_data,
     check_size,
     data_plate,
     diagonal_normal,
@@ -83,7 +84,7 @@ class IdentifiableVAE(PyroModule):
         self.in_features = check_size("in_features", in_features)
         self.covariate_features = check_size("covariate_features", covariate_features)
         self.latent_features = check_size("latent_features", latent_features)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.likelihood = as_likelihood(likelihood, in_features, noise)
         self.prior = prior or _Centred(covariate_features, latent_features, hidden)
         self.decoder = MLP(latent_features, self.likelihood.num_outputs, hidden, nn.LeakyReLU)

@@ -9,7 +9,7 @@ from pyro.distributions import constraints
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 
-from pyro_lvm.nn import as_batch, check_size, data_plate, diagonal_normal, widen
+from pyro_lvm.nn import as_batch, check_num_data, check_size, data_plate, diagonal_normal, widen
 
 __all__ = ["LinearGaussianModel"]
 
@@ -32,7 +32,7 @@ class LinearGaussianModel(PyroModule):
         super().__init__(name=type(self).__name__)
         self.in_features = check_size("in_features", in_features)
         self.latent_features = {"z": check_size("latent_features", latent_features)}
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.loading = nn.Parameter(torch.randn(in_features, latent_features) * 0.1)
         self.mean = nn.Parameter(torch.zeros(in_features))
         self.noise_scale = PyroParam(  # type: ignore[assignment]

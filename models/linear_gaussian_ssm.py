@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pyro_lvm.distributions.linear_gaussian_chain import LinearGaussianChain
 from pyro_lvm.models.kalman import Filtered, kalman_filter, smoother, triangular_root
 from pyro_lvm.models.sequences import as_sequences
-from pyro_lvm.nn import check_size, data_plate, named_sizes, widen
+from pyro_lvm.nn import check_num_data, check_size, data_plate, named_sizes, widen
 
 __all__ = ["LinearGaussianSSM"]
 
@@ -73,7 +73,7 @@ class LinearGaussianSSM(PyroModule):
         self.in_features = check_size("in_features", in_features)
         self.latent_features = named_sizes(latent_features)
         self.num_steps = check_size("num_steps", num_steps)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         identity = torch.eye(latent_features)
         self.initial_mean = nn.Parameter(torch.zeros(latent_features))
         self.transition = nn.Parameter(0.9 * identity)

@@ -11,7 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyro_lvm.distributions.flow import ConditionalFlow
-from pyro_lvm.nn import as_batch, check_size, data_plate
+from pyro_lvm.nn import as_batch, check_num_data, check_size, data_plate
 
 __all__ = ["NormalizingFlow"]
 
@@ -61,7 +61,7 @@ class NormalizingFlow(PyroModule):
     ) -> None:
         super().__init__(name=type(self).__name__)
         self.in_features = check_size("in_features", in_features)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.flow = ConditionalFlow(
             in_features, family=family, num_transforms=num_transforms, hidden=hidden
         )

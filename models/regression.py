@@ -9,7 +9,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyro_lvm.errors import DataError, ProgramError, explain
-from pyro_lvm.nn import as_batch, check_size
+from pyro_lvm.nn import as_batch, check_num_data, check_size
 
 __all__ = ["RegressionModel", "check_positive", "linear_predictor"]
 
@@ -27,7 +27,7 @@ class RegressionModel(PyroModule):
     def __init__(self, in_features: int, num_data: int | None) -> None:
         super().__init__(name=type(self).__name__)
         self.in_features = check_size("in_features", in_features)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.register_buffer("_origin", torch.zeros(in_features), persistent=False)
 
     def _covariates(self, x: Any) -> Tensor:  # (B, D)

@@ -18,6 +18,7 @@ from pyro_lvm.nn import (
     ConditionalNormal,
     Hidden,
     as_batch,
+    check_num_data,
     check_size,
     data_plate,
     diagonal_normal,
@@ -93,7 +94,7 @@ class VAE(PyroModule):
         super().__init__(name=type(self).__name__)
         self.in_features = check_size("in_features", in_features)
         self.latent_features = named_sizes(latent_features)
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.likelihood = as_likelihood(likelihood, in_features, noise)
         self.prior = prior
         sizes = list(self.latent_features.values())

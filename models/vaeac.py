@@ -18,6 +18,7 @@ from pyro_lvm.nn import (
     RowReader,
     SkipEncoder,
     as_batch,
+    check_num_data,
     check_size,
     conditions,
     data_plate,
@@ -116,7 +117,7 @@ class VAEAC(PyroModule):
         self.latent_features = check_size("latent_features", latent_features)
         self.likelihood = as_likelihood(likelihood, in_features, noise)
         self.hyperprior = hyperprior
-        self.num_data = num_data if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.encoder = encoder or ResidualMLP(2 * self.reader.out_features, width, depth)
         self.head = MLP(self.encoder.out_features, 2 * latent_features, hidden=())
         self.decoder = self.encoder.mirrored(latent_features, self.likelihood.num_outputs)

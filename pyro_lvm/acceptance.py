@@ -13,7 +13,7 @@ from pyro_lvm.errors import DataError, PlateError, explain
 from pyro_lvm.frozen import Frozen
 from pyro_lvm.latent_chains import LatentChains
 from pyro_lvm.layout import Layout
-from pyro_lvm.nn import check_choice, check_size
+from pyro_lvm.nn import check_choice, check_num_data, check_size
 from pyro_lvm.objective import Objective
 from pyro_lvm.particles import Particles
 from pyro_lvm.proposing import Drawn, chosen, latents, moved
@@ -61,7 +61,7 @@ class AcceptanceObjective(Objective):
         check_size("num_warmup + 1", num_warmup + 1)
         super().__init__(num_particles, max_plate_nesting=max_plate_nesting)
         self.lower_bound = lower_bound
-        self.num_data = None if num_data is None else check_size("num_data", num_data)
+        self.num_data = check_num_data(num_data)
         self.num_warmup = num_warmup
         self.chains = LatentChains(num_data)
 

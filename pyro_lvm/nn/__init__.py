@@ -1,7 +1,14 @@
 """What models and guides share: networks, checked arguments and inputs, the data plate."""
 
-from pyro_lvm.nn.arguments import Hidden, check_choice, check_size, hidden_by_layer, named_sizes
-from pyro_lvm.nn.batches import as_batch, data_plate
+from pyro_lvm.nn.arguments import (
+    Hidden,
+    check_choice,
+    check_positive,
+    check_size,
+    hidden_by_layer,
+    named_sizes,
+)
+from pyro_lvm.nn.batches import as_batch, check_num_data, data_plate
 from pyro_lvm.nn.conditions import RowReader, conditions
 from pyro_lvm.nn.convolutions import ConvEncoder
 from pyro_lvm.nn.dense import BatchNorm, Dense
@@ -13,7 +20,7 @@ from pyro_lvm.nn.over_time import OverTime
 from pyro_lvm.nn.skips import ResidualMLP, SkipEncoder, SkipMLP
 from pyro_lvm.nn.top_down import NormalLayer, TopDown
 from pyro_lvm.nn.trace_discriminator import TraceDiscriminator
-from pyro_lvm.nn.trace_encoder import TraceEncoder, check_positive
+from pyro_lvm.nn.trace_encoder import TraceEncoder
 from pyro_lvm.nn.u_net import UNet
 
 __all__ = [
@@ -38,6 +45,7 @@ __all__ = [
     "ZeroImputing",
     "as_batch",
     "check_choice",
+    "check_num_data",
     "check_positive",
     "check_size",
     "conditions",

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
+from numbers import Real
 from typing import Any
 
 from pyro_lvm.errors import ProgramError, explain
 
-__all__ = ["Hidden", "check_choice", "check_size", "hidden_by_layer", "named_sizes"]
+__all__ = [
+    "Hidden",
+    "check_choice",
+    "check_positive",
+    "check_size",
+    "hidden_by_layer",
+    "named_sizes",
+]
 
 Hidden = Sequence[int] | Sequence[Sequence[int]]
 
@@ -65,6 +74,20 @@ def check_size(name: str, size: Any) -> int:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ProgramError(explain(name, "an integer >= 1", repr(size), f"Check {name}."))
     return size
+
+
+def check_positive(name: str, value: Any, instead: str) -> float:
+    """``value`` if it is a number above 0, and finite.
+
+    Raises:
+        ProgramError: it is not.
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not 0 < value < inf:
+        raise ProgramError(
+            explain(name, "a number above 0", repr(value), f"Pass {name}={instead}.")
+        )
+    return float(value)
 
 
 def check_choice(name: str, choice: str, known: Sequence[str] | Mapping[str, Any]) -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.errors import DataError, PlateError, explain
+from pyro_lvm.nn.arguments import check_size
 
-__all__ = ["as_batch", "data_plate"]
+__all__ = ["as_batch", "check_num_data", "data_plate"]
 
 
 def as_batch(x: Any, features: int | None, like: Tensor) -> Tensor:
@@ -45,6 +46,15 @@ def as_batch(x: Any, features: int | None, like: Tensor) -> Tensor:
             explain("x", "at least one datum", f"an empty batch {shape}", "Skip empty batches.")
         )
     return batch
+
+
+def check_num_data(num_data: Any) -> int | None:
+    """N of the full data, an integer >= 1; None where a batch stands for no more than itself.
+
+    Raises:
+        ProgramError: it is neither.
+    """
+    return None if num_data is None else check_size("num_data", num_data)
 
 
 def data_plate(batch_size: int, num_data: int | None = None, like: Tensor | None = None) -> Any:

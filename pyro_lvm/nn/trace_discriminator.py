@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from pyro_lvm.errors import ProgramError, explain
-from pyro_lvm.nn.arguments import check_size
+from pyro_lvm.nn.arguments import check_positive, check_size
 from pyro_lvm.nn.networks import MLP, widen
 from pyro_lvm.nn.over_time import OverTime
-from pyro_lvm.nn.trace_encoder import TraceEncoder, check_positive
+from pyro_lvm.nn.trace_encoder import TraceEncoder
 
 __all__ = ["TraceDiscriminator"]
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import inf, log, nan
-from numbers import Real
+from math import log, nan
 from typing import Any
 
 import torch
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, pad
 
 from pyro_lvm.errors import DataError, ProgramError, explain
-from pyro_lvm.nn.arguments import check_size
+from pyro_lvm.nn.arguments import check_positive, check_size
 from pyro_lvm.nn.networks import widen
 from pyro_lvm.nn.over_time import check_odd
 
-__all__ = ["TraceEncoder", "check_positive", "noise_scale"]
+__all__ = ["TraceEncoder", "noise_scale"]
 
 _SLOPE = 0.2  # of leaky rectifiers where the input is below 0
 _PER_MEDIAN = 1.0483  # of |a - b| / sd, for a and b Normal and independent: 1 / (0.6745 * 2**0.5)
@@ -131,20 +130,6 @@ def noise_scale(x: Tensor) -> Tensor:
     deviation = (x - x.nanmean(-1, keepdim=True)).square().nanmean(-1, keepdim=True).sqrt()
     level = torch.where(robust > 0, robust, deviation)
     return torch.where(level > 0, level, 1.0)
-
-
-def check_positive(name: str, value: Any, instead: str) -> float:
-    """``value`` if it is a number above 0, and finite.
-
-    Raises:
-        ProgramError: it is not.
-    """
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not 0 < value < inf:
-        raise ProgramError(
-            explain(name, "a number above 0", repr(value), f"Pass {name}={instead}.")
-        )
-    return float(value)
 
 
 def _as_traces(x: Any, like: Tensor) -> Tensor:
