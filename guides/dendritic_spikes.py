@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 import pyro
@@ -15,14 +14,14 @@ from torch.nn.functional import elu
 from pyro_lvm.errors import DataError, explain
 from pyro_lvm.guides.spike_features import SpikeFeatures
 from pyro_lvm.guides.spike_posteriors import SpikePosteriors
-from pyro_lvm.nn import MLP, OverTime, check_num_data, check_positive, data_plate, joined
+from pyro_lvm.nn import MLP, AtAnyRate, OverTime, check_num_data, data_plate, joined
 
 __all__ = ["DendriticSpikeGuide"]
 
 _WIDTH = 21  # frames of a train that an input's features see
 
 
-class DendriticSpikeGuide(PyroModule):
+class DendriticSpikeGuide(AtAnyRate, PyroModule):
     r"""Action potentials that a shaft and all its spines share, and each spine's own inputs.
 
     .. math:: q(s, u \mid x) = q(s \mid x) \prod_i q(u_i \mid s, x_i, x_0)
@@ -104,12 +103,6 @@ class DendriticSpikeGuide(PyroModule):
             spikes = pyro.sample("spikes", trains)
             synaptic = pyro.sample("synaptic", self._inputs(own, spikes))
         return {"spikes": spikes, "synaptic": synaptic}
-
-    def at(self, rate: float) -> DendriticSpikeGuide:
-        """This guide, with the same parameters, for recordings of ``rate`` frames per second."""
-        other = copy(self)
-        other.rate = check_positive("rate", rate, "30.0")
-        return other
 
     def _inputs(self, own: Tensor, spikes: Tensor) -> dist.TorchDistribution:
         """Of the spines given the drawn spikes: batch ``(*left, B)``, event ``(S, T)``."""

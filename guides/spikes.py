@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 import pyro
@@ -12,12 +11,12 @@ from torch import Tensor, nn
 
 from pyro_lvm.guides.spike_features import SpikeFeatures
 from pyro_lvm.guides.spike_posteriors import SpikePosteriors
-from pyro_lvm.nn import check_num_data, check_positive, data_plate
+from pyro_lvm.nn import AtAnyRate, check_num_data, data_plate
 
 __all__ = ["SpikeGuide"]
 
 
-class SpikeGuide(PyroModule):
+class SpikeGuide(AtAnyRate, PyroModule):
     r"""Spike trains of cells from their fluorescence, all frames at once, for any frame rate.
 
     A network reads each trace once and gives features of every frame; all draws share them.
@@ -124,9 +123,3 @@ class SpikeGuide(PyroModule):
         """The distribution of the spikes given each trace: batch ``(B,)``, event ``(T,)``."""
         trains: dist.TorchDistribution = self.spikes(self.features(x, self.rate))
         return trains
-
-    def at(self, rate: float) -> SpikeGuide:
-        """This guide, with the same parameters, for recordings of ``rate`` frames per second."""
-        other = copy(self)
-        other.rate = check_positive("rate", rate, "30.0")
-        return other

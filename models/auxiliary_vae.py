@@ -23,7 +23,6 @@ from pyro_lvm.nn import (
     data_plate,
     diagonal_normal,
     joined,
-    widen,
 )
 from pyro_lvm.nn.labels import as_labels, one_hot_labels, sampled_labels
 
@@ -89,9 +88,7 @@ class _WithAuxiliary(PyroModule):
 
     def decode(self, *inputs: Tensor) -> dist.TorchDistribution:
         """The distribution of ``x`` given what the decoder reads, ``(*, size)`` each."""
-        columns = self.likelihood(widen(self.decoder(joined(inputs))))
-        row: dist.TorchDistribution = columns.to_event(1)
-        return row
+        return self.likelihood.row(self.decoder(joined(inputs)))
 
     def _label(self, x: Tensor | None, y: Any) -> list[Tensor]:
         """The label's indicator ``(*, C)``, if there are classes."""

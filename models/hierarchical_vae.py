@@ -24,7 +24,6 @@ from pyro_lvm.nn import (
     diagonal_normal,
     hidden_by_layer,
     named_sizes,
-    widen,
 )
 
 __all__ = ["HierarchicalVAE"]
@@ -118,6 +117,4 @@ class HierarchicalVAE(PyroModule):
 
     def decode(self, z: Tensor) -> dist.TorchDistribution:
         """The distribution of ``x`` given the lowest latent ``(*, latent)``: batch ``(*,)``."""
-        columns = self.likelihood(widen(self.decoder(z)))
-        row: dist.TorchDistribution = columns.to_event(1)
-        return row
+        return self.likelihood.row(self.decoder(z))

@@ -19,7 +19,6 @@ from pyro_lvm.nn import (
     data_plate,
     diagonal_normal,
     positive_scale,
-    widen,
 )
 
 __all__ = ["IdentifiableVAE"]
@@ -105,9 +104,7 @@ class IdentifiableVAE(PyroModule):
 
     def decode(self, z: Tensor) -> dist.TorchDistribution:
         """The distribution of ``x`` given ``z`` ``(*, latent)``: batch ``(*,)``."""
-        columns = self.likelihood(widen(self.decoder(z)))
-        row: dist.TorchDistribution = columns.to_event(1)
-        return row
+        return self.likelihood.row(self.decoder(z))
 
 
 class _Centred(nn.Module):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from copy import copy
-from typing import Any, Self
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -14,7 +13,7 @@ from pyro_lvm.distributions import LowRankNormal
 from pyro_lvm.models.cell_parameters import CellParameters
 from pyro_lvm.models.drift import drift_columns, remnant_column
 from pyro_lvm.models.traces import as_traces
-from pyro_lvm.nn import check_choice, check_positive
+from pyro_lvm.nn import AtAnyRate, check_choice, check_positive
 from pyro_lvm.nn.trace_encoder import noise_scale
 
 __all__ = ["NOISE", "NoisyTraces"]
@@ -25,7 +24,7 @@ NOISE = ("constant", "growing")
 _QUARTILE = 0.6745  # of a standard Normal
 
 
-class NoisyTraces(CellParameters):
+class NoisyTraces(AtAnyRate, CellParameters):
     r"""Base of models of traces: what surrounds the response f of a trace's spikes.
 
     .. math:: x_t = \beta + f_t + \sigma_t \epsilon_t
@@ -61,12 +60,6 @@ class NoisyTraces(CellParameters):
         self._learn({"baseline": 0.0, "noise_scale": 0.1})
         self._learn({"noise_gain": 0.2} if noise == "growing" else {})
         self._learn({"drift_scale": 0.02, "remnant_scale": 0.1} if drift else {})
-
-    def at(self, rate: float) -> Self:
-        """This model, with the same parameters, for recordings of ``rate`` frames per second."""
-        other = copy(self)
-        other.rate = check_positive("rate", rate, "30.0")
-        return other
 
     def start_at(self, x: Any) -> None:
         """Start baseline and noise at those of traces ``(num_cells, T)``, one of each cell.

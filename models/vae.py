@@ -24,7 +24,6 @@ from pyro_lvm.nn import (
     diagonal_normal,
     hidden_by_layer,
     named_sizes,
-    widen,
 )
 
 __all__ = ["VAE"]
@@ -127,9 +126,7 @@ class VAE(PyroModule):
 
     def decode(self, z: Tensor) -> dist.TorchDistribution:
         """The distribution of ``x`` given the lowest latent ``(*, latent)``: batch ``(*,)``."""
-        columns = self.likelihood(widen(self.decoder(z)))
-        row: dist.TorchDistribution = columns.to_event(1)
-        return row
+        return self.likelihood.row(self.decoder(z))
 
     def _top_prior(self, num_rows: int) -> dist.TorchDistribution:
         if self.prior is None:

@@ -11,7 +11,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
 
 from pyro_lvm.errors import ProgramError, explain
-from pyro_lvm.nn import check_choice, check_size, positive_scale
+from pyro_lvm.nn import check_choice, check_size, positive_scale, widen
 
 __all__ = [
     "LIKELIHOODS",
@@ -31,7 +31,7 @@ class Likelihood(PyroModule):
     """Base: from ``(*, num_outputs)`` numbers to univariate distributions of batch ``(*, D)``.
 
     A subclass writes ``forward`` and ``start``; an entry in ``LIKELIHOODS`` gives it a name. The
-    columns are a batch dim: ``.to_event(1)`` makes them one datum, and
+    columns are a batch dim: :meth:`row` makes them one datum, and
     ``.mask(observed).to_event(1)`` one with missing entries.
 
     Args:
@@ -43,6 +43,11 @@ class Likelihood(PyroModule):
         super().__init__(name=type(self).__name__)
         self.features = check_size("features", features)
         self.num_outputs = outputs_per_feature * features
+
+    def row(self, output: Tensor) -> dist.TorchDistribution:
+        """All columns as one datum, batch ``(*,)``: of float32 or wider, whatever autocast made."""
+        datum: dist.TorchDistribution = self(widen(output)).to_event(1)
+        return datum
 
     def start(self, mean: Tensor) -> Tensor:  # (num_outputs,)
         """Outputs to start training at, given the mean ``(D,)`` of the data."""

@@ -13,6 +13,7 @@ from pyro_lvm.nn.conditions import RowReader, conditions
 from pyro_lvm.nn.convolutions import ConvEncoder
 from pyro_lvm.nn.dense import BatchNorm, Dense
 from pyro_lvm.nn.discriminators import Discriminator
+from pyro_lvm.nn.frame_rate import AtAnyRate
 from pyro_lvm.nn.incomplete import SetEncoder, ZeroImputing
 from pyro_lvm.nn.joining import joined
 from pyro_lvm.nn.networks import MLP, ConditionalNormal, diagonal_normal, positive_scale, widen
@@ -25,6 +26,7 @@ from pyro_lvm.nn.u_net import UNet
 
 __all__ = [
     "MLP",
+    "AtAnyRate",
     "BatchNorm",
     "ConditionalNormal",
     "ConvEncoder",
