@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from pyro_lvm import fit
 from pyro_lvm.nn import Discriminator
 from pyro_lvm.objectives import AVB, ELBO, IWAE
+from pyro_lvm.training import Callback, TrainingState
 
 NUM_DATA, FEATURES, LATENT, PARTICLES = 16, 3, 2, 4
 
@@ -94,6 +96,8 @@ CASES: dict[str, Any] = {
     "AVB": adversary,
 }
 
+SHARED: dict[str, Any] = {"lr_scheduler": "cosine", "max_grad_norm": 1.0}
+
 
 def trained(case: str, rank: int = 0, **options: Any) -> dict[str, Any]:
     """Losses and parameters after two epochs; SGD steps are gradients."""
@@ -111,11 +115,46 @@ def trained(case: str, rank: int = 0, **options: Any) -> dict[str, Any]:
     return {"loss": result.history["loss"], "parameters": [p.detach() for p in parameters]}
 
 
-def shared_adam(parameters: Any) -> torch.optim.Optimizer:
-    """Each process keeps the moments of some parameters."""
-    from torch.distributed.optim import ZeroRedundancyOptimizer  # warns of its own torch.jit
+def adam(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=0.1)
 
-    return ZeroRedundancyOptimizer(parameters, torch.optim.Adam, lr=0.1)
+
+class SharedAdam:
+    """Each process keeps the moments of some parameters."""
+
+    def __call__(self, parameters: Any) -> torch.optim.Optimizer:
+        from torch.distributed.optim import ZeroRedundancyOptimizer  # warns of its own torch.jit
+
+        self.optimizer = ZeroRedundancyOptimizer(parameters, torch.optim.Adam, lr=0.1)
+        return self.optimizer
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the moments that this process has."""
+        states = [*self.optimizer.state.values(), *self.optimizer.optim.state.values()]
+        every = [value for state in states if state for value in state.values() if value.dim()]
+        return sum({value.data_ptr(): value.nbytes for value in every}.values())
+
+
+class DieAfter(Callback):
+    """Ends every process, as an error would, after a step that is not saved."""
+
+    def on_step_end(self, state: TrainingState) -> None:
+        if state.step == 3:
+            raise InterruptedError
+
+
+def shared_out(rank: int, folder: Path) -> dict[str, Any]:
+    """Runs whose optimiser is in shares, one of them killed and resumed; each one's moments."""
+    runs: dict[str, Any] = {}
+    for name, killed in (("ZeRO", False), ("killed", True)):
+        made = SharedAdam()
+        how = {**SHARED, "optimizer": made, "run_dir": folder / name, "checkpoint_every": 2}
+        if killed:
+            with suppress(InterruptedError):
+                trained("ELBO", rank, **how, callbacks=[DieAfter()])
+        runs[name] = trained("ELBO", rank, **how, resume=killed) | {"bytes": made.num_bytes}
+    return runs
 
 
 if __name__ == "__main__":
@@ -123,7 +162,6 @@ if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     results = {name: trained(name, rank) for name in CASES}
-    shared: dict[str, Any] = {"optimizer": shared_adam, "run_dir": folder / "run"}
-    trained("ELBO", rank, **shared, max_steps=3)
-    results["ZeRO"] = trained("ELBO", rank, **shared, resume=True)
+    results["Adam"] = trained("ELBO", rank, optimizer=adam, **SHARED)
+    results |= shared_out(rank, folder)
     torch.save(results, folder / f"{rank}.pt")

@@ -10,7 +10,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 from explained import explained, guide, model
-from processes_job import CASES, trained
+from lightning_fabric.strategies import ModelParallelStrategy
+from processes_job import CASES, SHARED, SharedAdam, adam, trained
 from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from pyro_lvm.kept_chains import Chains
 from pyro_lvm.objectives import ELBO, VGI, MHAcceptance
 from pyro_lvm.training.evaluate import DatumCount
 from pyro_lvm.training.loader import Batch
+from pyro_lvm.training.optimizers import make_optimizer
 from pyro_lvm.training.processes import check_can_share
 from pyro_lvm.training.programs import Programs
 
@@ -53,13 +55,37 @@ def test_two_processes_do_what_one_does(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("run", ["Adam", "ZeRO"])
 def test_the_state_of_an_optimizer_is_shared_out(
-    by_two: list[dict[str, Any]], float64: torch.dtype
+    run: str, by_two: list[dict[str, Any]], float64: torch.dtype
 ) -> None:
-    """Also where it is gathered for a checkpoint, and dealt out again."""
-    one = trained("ELBO", optimizer="adam")
+    """With a schedule and gradients that are cut: two processes take the steps of one."""
+    one = trained("ELBO", optimizer=adam, **SHARED)
     for two in by_two:
-        assert_same(two["ZeRO"], one)
+        assert_same(two[run], one)
+
+
+@pytest.mark.slow
+def test_a_shared_state_is_gathered_for_checkpoints(by_two: list[dict[str, Any]]) -> None:
+    """A run that died two steps before its end goes on from the last one saved, bit for bit."""
+    for two in by_two:
+        assert two["killed"]["loss"] == two["ZeRO"]["loss"]
+        for one, other in zip(two["killed"]["parameters"], two["ZeRO"]["parameters"], strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["ZeRO", "killed"])
+def test_each_process_has_half_of_a_shared_state(run: str, by_two: list[dict[str, Any]]) -> None:
+    """Two moments of 8 bytes a parameter, of whole parameters of sizes 12, 6, 4 and 3."""
+    assert sorted(two[run]["bytes"] for two in by_two) == [12 * 16, 13 * 16]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of torch's own
+def test_a_shared_state_needs_a_process_group() -> None:
+    parts = "process group, over which", "none", "torchrun, or pass strategy='ddp'"
+    with explained(PyroLVMError, "optimizer", *parts):
+        make_optimizer(SharedAdam(), [torch.zeros(2, requires_grad=True)], lr=0.1)
 
 
 @pytest.mark.parametrize("objective", [VGI(Chains(torch.zeros(8, 2))), MHAcceptance(num_data=8)])
@@ -108,8 +134,19 @@ def test_parameters_of_rows_are_refused() -> None:
     Programs(model, AutoNormal(model)).discover(batch)
 
 
-@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2"])
-def test_strategies_that_take_parameters_apart_are_refused(strategy: str) -> None:
-    parts = "whole parameters", strategy, "ZeroRedundancyOptimizer"
+def modules_in_parts() -> ModelParallelStrategy:
+    return ModelParallelStrategy(lambda module, mesh: module)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "reason"),
+    [
+        ("fsdp", "'fsdp', with shards of them outside the wrapped loss"),
+        (modules_in_parts(), "'ModelParallelStrategy', with shards of them outside"),
+        ("deepspeed_stage_2", "'deepspeed_stage_2', whose engine keeps gradients"),
+    ],
+)
+def test_strategies_that_take_parameters_apart_are_refused(strategy: Any, reason: str) -> None:
+    parts = "whole in every process", reason, "ZeroRedundancyOptimizer"
     with explained(PyroLVMError, "strategy", *parts):
         fit(model, guide, torch.zeros(4), ELBO(), strategy=strategy)

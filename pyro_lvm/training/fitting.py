@@ -94,8 +94,10 @@ def fit(
     counts all of them. BatchNorm knows its own share only. If a process dies, the others end
     with an error, at once or, if it is merely gone, after the time-out (half an hour;
     ``strategy=DDPStrategy(timeout=...)`` of Fabric for another); ``resume=True`` goes on.
-    Optimisers that share their state out (``ZeroRedundancyOptimizer``) work; parameters stay
-    whole in every process.
+    Parameters and gradients are whole in each. The optimiser's state is in shares with
+    ``optimizer=lambda parameters: ZeroRedundancyOptimizer(parameters, torch.optim.Adam, lr=1e-3)``
+    (of ``torch.distributed.optim``), which takes Adam's steps; for checkpoints the first process
+    holds all of it, in the CPU's memory.
 
     Args:
         model: the generative program.
@@ -128,8 +130,10 @@ def fit(
             sees each datum once; a loss that is not finite is noticed always.
         accelerator: "auto", "cpu", "cuda", ...; this and the next three go to Lightning Fabric.
         devices: how many devices, or which; under ``torchrun`` as many as it starts processes.
-        strategy: "auto", "ddp", ..., or a strategy of Fabric that keeps parameters whole; with
-            ``find_unused_parameters=True`` where a step leaves some parameters out.
+        strategy: "auto", "ddp", ..., or a strategy of Fabric, with
+            ``find_unused_parameters=True`` where a step leaves some parameters out. Not FSDP,
+            which leaves a process shards of the parameters outside the wrapped loss, nor DeepSpeed,
+            whose engine keeps gradients and the optimiser's state to itself.
         precision: "32-true", "64-true", ...; with "bf16-mixed" networks compute in bfloat16, and
             draws, densities, weights, parameters and their gradients stay in float32.
         compile: record and compile the step once for each kind of batch, True or one of the

@@ -27,9 +27,12 @@ def make_optimizer(spec: OptimizerSpec, parameters: Sequence[Tensor], lr: float)
     """The optimiser ``spec`` names at rate ``lr``, or the one it returns for the parameters.
 
     Those by name make one pass over each parameter (torch's ``fused``).
+
+    Raises:
+        PyroLVMError: an unknown name, or an optimiser for several processes in a lone one.
     """
     if callable(spec):
-        return spec(parameters)
+        return _called(spec, parameters)
     if spec not in _OPTIMIZERS:
         raise _unknown("optimizer", spec, list(_OPTIMIZERS), "params -> torch.optim.Optimizer")
     return _OPTIMIZERS[spec](parameters, lr=lr, fused=True)
@@ -46,6 +49,19 @@ def make_scheduler(
     if spec != "cosine":
         raise _unknown("lr_scheduler", spec, ["cosine"], "optimizer -> LRScheduler")
     return CosineAnnealingLR(optimizer, T_max=max(total_steps, 1))
+
+
+def _called(
+    spec: Callable[[Sequence[Tensor]], Optimizer], parameters: Sequence[Tensor]
+) -> Optimizer:
+    try:
+        return spec(parameters)
+    except ValueError as error:
+        if "process group" not in str(error):
+            raise
+        expected = "a process group, over which its state is shared out"
+        hint = "Start processes by torchrun, or pass strategy='ddp', which does for one as well."
+        raise PyroLVMError(explain("optimizer", expected, "none", hint)) from error
 
 
 def _unknown(name: str, found: str, known: list[str], signature: str) -> PyroLVMError:

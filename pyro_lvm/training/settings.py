@@ -29,6 +29,10 @@ _LEAST = {
     "checkpoint_every": 1,
 }
 
+_SHARDS = "with shards of them outside the wrapped loss, where programs are evaluated"
+_ENGINE = "whose engine keeps gradients and the optimiser's state to itself"
+_APART = {"fsdp": _SHARDS, "modelparallel": _SHARDS, "deepspeed": _ENGINE}
+
 
 def describe(options: dict[str, Any]) -> dict[str, Any]:
     """The options in plain types: functions and objects by name."""
@@ -121,12 +125,13 @@ def _started_by_torchrun() -> tuple[int, int] | None:
 def _check_whole(strategy: str | Strategy) -> None:
     """Programs run outside the wrapped loss too: to be evaluated, to find their sites."""
     name = strategy if isinstance(strategy, str) else type(strategy).__name__
-    if any(part in name.lower() for part in ("fsdp", "deepspeed", "modelparallel")):
+    reasons = [reason for part, reason in _APART.items() if part in name.lower()]
+    if reasons:
         raise PyroLVMError(
             explain(
                 "strategy",
-                "one that keeps whole parameters in every process, such as 'ddp'",
-                repr(name),
+                "one that leaves parameters and gradients whole in every process, such as 'ddp'",
+                f"{name!r}, {reasons[0]}",
                 "Share the optimiser's state: strategy='ddp', optimizer=lambda parameters: "
                 "torch.distributed.optim.ZeroRedundancyOptimizer(parameters, torch.optim.Adam, "
                 "lr=1e-3).",
