@@ -1,6 +1,7 @@
 """One latent and one number, all linear and Gaussian: joint densities and their ratio are known."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pyro
 import pyro.distributions as dist
@@ -63,6 +64,17 @@ class ExactRatio(nn.Module):
 
     def forward(self, draws: Tensor, context: Tensor) -> Tensor:
         return self.log_ratio(draws[..., 0], context[..., 0])
+
+
+def exact_ratio(model: Model, guide: Guide) -> ExactRatio:
+    """log q(x, z) / p(x, z) of the programs as they are now."""
+    model, guide = deepcopy(model), deepcopy(guide)
+
+    def log_ratio(z: Tensor, x: Tensor) -> Tensor:
+        log_q, log_p = log_joints(model, guide, z, x)
+        return log_q - log_p
+
+    return ExactRatio(log_ratio)
 
 
 class Quadratic(nn.Module):

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
 from pyro_lvm import FitResult, fit
-from pyro_lvm.objectives import IWAE
+from pyro_lvm.objectives import ELBO, IWAE
 from pyro_lvm.training import Callback, TrainingState
 
 FEATURES, LATENT = 4, 2
@@ -67,6 +67,15 @@ def data(num_data: int = 40) -> Tensor:
     loadings = torch.randn(LATENT, FEATURES, generator=generator)
     z = torch.randn(num_data, LATENT, generator=generator)
     return z @ loadings + 0.3 * torch.randn(num_data, FEATURES, generator=generator)
+
+
+def train(model: Any = None, guide: Any = None, x: Any = None, **options: Any) -> FitResult:
+    """A short quiet fit of the shared programs, or of those given."""
+    if model is None:
+        model, guide = programs()
+    settings = {"max_steps": 6, "batch_size": 10, "log_every": 1, "accelerator": "cpu"}
+    objective = options.pop("objective", None) or ELBO()
+    return fit(model, guide, data() if x is None else x, objective, **{**settings, **options})
 
 
 def jitter(batch: Tensor, generator: torch.Generator) -> Tensor:
