@@ -83,8 +83,10 @@ def test_verdict(power: float, status: Status, advice: str) -> None:
 
 
 WRONG = [
-    (torch.rand(4, 5, 3).softmax(-1), torch.zeros(5).long(), "probabilities: expected shape"),
-    (torch.ones(4, 3), torch.zeros(4).long(), "each row summing to 1"),
+    (torch.rand(4, 5, 3).softmax(-1), torch.zeros(5).long(), r"shape \(4, 5, 3\)"),
+    (torch.eye(3).long(), torch.arange(3), "floats of shape.*got torch.int64"),
+    (torch.ones(4, 3), torch.zeros(4).long(), "each row summing to 1, got a row that is off by 2"),
+    (torch.full((4, 2), torch.nan), torch.zeros(4).long(), "off by nan"),
     (torch.ones(4, 2) / 2, torch.zeros(3).long(), r"labels: expected shape \(4,\)"),
     (torch.ones(4, 2) / 2, torch.full((4,), 2), "classes 0 to 1"),
 ]
@@ -94,6 +96,20 @@ WRONG = [
 def test_wrong_arguments_are_explained(probabilities: Tensor, labels: Tensor, text: str) -> None:
     with pytest.raises(PyroLVMError, match=text):
         class_calibration(probabilities, labels)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_rounded_probabilities_are_probabilities(classes: int) -> None:
+    """Of any dtype, and as files have them."""
+    probabilities = torch.randn(50, classes).softmax(1)
+    four_decimals = probabilities.round(decimals=4)
+    for rounded in (probabilities.bfloat16(), probabilities.float(), four_decimals):
+        assert class_calibration(rounded, torch.zeros(50).long()).count.sum() == 50
+
+
+def test_a_missing_hundredth_is_not_rounding() -> None:
+    with pytest.raises(PyroLVMError, match=r"off by 0\.01"):
+        class_calibration(0.99 * promised(50), torch.zeros(50).long())
 
 
 def test_dots_are_the_bins_with_rows() -> None:

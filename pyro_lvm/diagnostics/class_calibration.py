@@ -18,6 +18,7 @@ __all__ = ["ClassCalibration", "class_calibration"]
 _CHECK = "class calibration"
 _SURE = "Average over draws of the weights, over an ensemble, or take a wider posterior."
 _UNSURE = "Check the prior's scale; a posterior wider than the data ask for predicts so."
+_ROUNDING = 5e-5  # of probabilities read from a file with four decimals
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def class_calibration(
         num_bins: of equal width, from 0 to 1, each with its upper end.
 
     Raises:
-        DataError: rows that do not sum to 1, labels of another shape or of no class.
+        DataError: rows that do not sum to 1, by more than the rounding of as many numbers to the
+            dtype or to four decimals; labels of another shape or of no class.
         ProgramError: no bins.
 
     Example:
@@ -151,11 +153,15 @@ def class_calibration(
 
 def _check(probabilities: Tensor, labels: Tensor) -> None:
     shape = tuple(probabilities.shape)
-    sums = probabilities.sum(-1)
-    if len(shape) != 2 or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+    if len(shape) != 2 or not probabilities.is_floating_point():
         hint = "Average over draws first: model.outcome(x, draws).probs.mean(0)."
-        expected = "shape (rows, classes), each row summing to 1"
-        raise DataError(explain("probabilities", expected, f"shape {shape}", hint))
+        found = f"{probabilities.dtype} of shape {shape}"
+        raise DataError(explain("probabilities", "floats of shape (rows, classes)", found, hint))
+    off = (probabilities.sum(1) - 1).abs()
+    if not bool((off <= shape[1] * max(_ROUNDING, torch.finfo(off.dtype).eps)).all()):
+        hint = "Pass probabilities, not logits: logits.softmax(1)."
+        found = f"a row that is off by {float(off.max()):.2g}"
+        raise DataError(explain("probabilities", "each row summing to 1", found, hint))
     if labels.shape != shape[:1] or not bool(((labels >= 0) & (labels < shape[1])).all()):
         expected = f"shape ({shape[0]},) of classes 0 to {shape[1] - 1}"
         hint = "Pass the true classes of the same rows, as integers."
