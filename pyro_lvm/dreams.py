@@ -22,9 +22,11 @@ from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.layout import Layout
 from pyro_lvm.tracing import Program, Recorder, Site
 
-__all__ = ["Arguments", "dream_log_q", "dreamt_arguments"]
+__all__ = ["Arguments", "check_generative", "dream_log_q", "dreamt_arguments"]
 
 Arguments = Callable[[Mapping[str, Tensor]], Any]
+
+_NO_SLEEP = "Use ReweightedWakeSleep with insomnia=1, which has no sleep phase."
 
 
 def dream_log_q(
@@ -56,7 +58,7 @@ def dream_log_q(
         asleep = Recorder(None, max_plate_nesting)
         p = record_checked(poutine.uncondition(model), args, kwargs, asleep)
     data = {n: s for n, s in p.sites.items() if "was_observed" in s.infer}
-    _check_generative(data)
+    check_generative(data, "for a sleep phase", _NO_SLEEP)
     args, kwargs = dreamt_arguments(data, args, kwargs, arguments)
     latents = {n: s.value for n, s in p.sites.items() if n not in data}
     q = record_checked(guide, args, kwargs, Recorder(None, max_plate_nesting, latents, p.plates))
@@ -86,17 +88,22 @@ def dreamt_arguments(
     return _in_place(args, kwargs, data) if arguments is None else _made(arguments, data)
 
 
-def _check_generative(data: Mapping[str, Site]) -> None:
-    for name, site in data.items():
+def check_generative(sites: Mapping[str, Site], purpose: str, hint: str) -> None:
+    """Refuse a model with sites that cannot be drawn.
+
+    Args:
+        sites: those of a run without data.
+        purpose: what they are drawn for, as it stands in the error.
+        hint: what to try instead.
+
+    Raises:
+        ProgramError: a site is a factor, or the observed part of one with ``obs_mask``.
+    """
+    for name, site in sites.items():
         if site.is_factor or name.endswith("_observed"):
-            raise ProgramError(
-                explain(
-                    f"site '{name}'",
-                    "a model whose data can be drawn, for a sleep phase",
-                    "a factor" if site.is_factor else "a part of a site with obs_mask",
-                    "Use ReweightedWakeSleep with insomnia=1, which has no sleep phase.",
-                )
-            )
+            expected = f"a model whose data can be drawn, {purpose}"
+            found = "a factor" if site.is_factor else "a part of a site with obs_mask"
+            raise ProgramError(explain(f"site '{name}'", expected, found, hint))
 
 
 def _check_densities(guide: Mapping[str, Site]) -> None:

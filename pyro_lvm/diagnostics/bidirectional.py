@@ -17,10 +17,9 @@ from pyro_lvm.diagnostics.chunks import Replicate
 from pyro_lvm.diagnostics.running_weights import RunningWeights
 from pyro_lvm.diagnostics.thresholds import MAX_SANDWICH
 from pyro_lvm.diagnostics.verdict import Status, Verdict
-from pyro_lvm.dreams import Arguments, dreamt_arguments
-from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.dreams import Arguments, check_generative, dreamt_arguments
 from pyro_lvm.shared_plates import SharedPlates
-from pyro_lvm.tracing import Recorder, Site
+from pyro_lvm.tracing import Recorder
 
 __all__ = ["EvidenceSandwich", "bidirectional"]
 
@@ -28,6 +27,7 @@ Program = Callable[..., Any]
 
 _ANY = 1_000_000
 _ADVICE = "Raise num_temperatures, or num_samples: more of either brings both sides nearer."
+_GIVEN = "Pass data and the latents= that made them."
 _CROSSED = "Pass latents= that made these very data, or leave them out to have both simulated."
 
 
@@ -166,21 +166,8 @@ def _simulated(
 ) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Tensor]]:
     """Arguments that hold data drawn from the model, and the latents that made these."""
     sites = record_checked(Replicate()(model), args, kwargs, Recorder(None, _ANY)).sites
-    for name, site in sites.items():
-        if site.is_factor or name.endswith("_observed"):
-            raise _not_generative(site)
+    check_generative(sites, "to simulate them", _GIVEN)
     data = {n: s for n, s in sites.items() if "was_observed" in s.infer}
     made_args, made_kwargs = dreamt_arguments(data, args, kwargs, arguments)
     latents = {n: s.value for n, s in sites.items() if n not in data}
     return tuple(made_args), made_kwargs, latents
-
-
-def _not_generative(site: Site) -> ProgramError:
-    return ProgramError(
-        explain(
-            f"site '{site.name}'",
-            "a model whose data can be drawn, to simulate them",
-            "a factor" if site.is_factor else "a part of a site with obs_mask",
-            "Pass data and the latents= that made them.",
-        )
-    )

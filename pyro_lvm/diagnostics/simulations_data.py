@@ -17,7 +17,7 @@ from pyro_lvm.diagnostics.posterior import latent_draws
 from pyro_lvm.diagnostics.simulations import DISTANCE, Simulations
 from pyro_lvm.diagnostics.simulations_rows import by_simulation, distances, ranks
 from pyro_lvm.diagnostics.simulations_scores import Quantity, scores
-from pyro_lvm.dreams import Arguments, dreamt_arguments
+from pyro_lvm.dreams import Arguments, check_generative, dreamt_arguments
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.layout import Layout
 from pyro_lvm.tracing import Site
@@ -26,6 +26,8 @@ __all__ = ["Simulator"]
 
 Sites = Mapping[str, Site]
 Values = Mapping[str, Tensor]
+
+_WITHOUT = "Look at pareto_khat and log_evidence, which need no simulations."
 
 
 class Simulator:
@@ -108,9 +110,7 @@ def _without_reference(rows: Tensor) -> Tensor:
 
 def _data(sites: Sites) -> dict[str, Site]:
     """The first of the data sets, each site of the shape of what it observes."""
-    for name, site in sites.items():
-        if site.is_factor or name.endswith("_observed"):
-            raise _not_generative(site)
+    check_generative(sites, "to simulate them", _WITHOUT)
     data = {name: site for name, site in sites.items() if "was_observed" in site.infer}
     if not data:
         hint = "Observe the data by pyro.sample(..., obs=)."
@@ -119,14 +119,3 @@ def _data(sites: Sites) -> dict[str, Site]:
         name: replace(site, value=site.value[0].reshape(site.infer["obs"].shape))
         for name, site in data.items()
     }
-
-
-def _not_generative(site: Site) -> ProgramError:
-    return ProgramError(
-        explain(
-            f"site '{site.name}'",
-            "a model whose data can be drawn, to simulate them",
-            "a factor" if site.is_factor else "a part of a site with obs_mask",
-            "Look at pareto_khat and log_evidence, which need no simulations.",
-        )
-    )
