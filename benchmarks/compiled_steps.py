@@ -9,7 +9,6 @@ They take turns in random order; ratios are taken within each round, their media
 
 from __future__ import annotations
 
-import argparse
 import platform
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from torch import nn
 
 from benchmarks.contenders import Step
 from benchmarks.programs import BY_HAND, NETWORKS, Guide, Model, data
-from benchmarks.step_time import CLOCKS, Timer, interleaved
+from benchmarks.step_time import Timer, arguments, interleaved
 from pyro_lvm import objectives
 from pyro_lvm.training import CompiledLoss
 
@@ -95,23 +94,9 @@ def _row(label: str, times: dict[str, list[float]]) -> str:
     return f"| {label} | {median(first):.2f} | " + " | ".join(f"{r:.2f}" for r in ratios) + " |"
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--particles", type=int, nargs="+", default=[1, 5, 50])
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True)
-    return parser.parse_args()
-
-
 def main() -> None:
     """Measure, print the table, write it to ``benchmarks/results``."""
-    options = parse()
+    options = arguments(__doc__).parse_args()
     torch.set_num_threads(options.threads)
     pyro.settings.set(module_local_params=True)
     timer = Timer(options.device, options.clock)

@@ -163,9 +163,10 @@ def save(rows: list[Row], text: str, device: torch.device) -> None:
         writer.writerows(asdict(row) for row in rows)
 
 
-def parse() -> argparse.Namespace:
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """What benchmarks of a step are asked for."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--threads", type=int, default=1)
@@ -175,13 +176,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--particles", type=int, nargs="+", default=[1, 5, 50])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True)
+    return parser
+
+
+def parse() -> argparse.Namespace:
+    parser = arguments(__doc__)
     parser.add_argument(
         "--validate",
         action=argparse.BooleanOptionalAction,
         default=None,
         help="check arguments and samples; both settings are measured if left out",
     )
-    parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True)
     return parser.parse_args()
 
 
