@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyro_lvm.particles import Part, Particles
 
-__all__ = ["LinearWarmup", "Schedule", "annealed_log_weights", "at_step"]
+__all__ = ["LinearWarmup", "Schedule", "annealed_log_weights", "at_step", "reads_parts"]
 
 Schedule = float | Callable[[int], float]
 """A number, or a function of the training step."""
@@ -45,11 +45,16 @@ class LinearWarmup:
         return min(1.0, self.start + (1.0 - self.start) * step / self.num_steps)
 
 
+def reads_parts(beta: float | Tensor, free_bits: float) -> bool:
+    """Whether :func:`annealed_log_weights` needs log-probabilities by site."""
+    return not (isinstance(beta, float) and beta == 1.0 and free_bits == 0.0)
+
+
 def annealed_log_weights(
     particles: Particles, beta: float | Tensor, free_bits: float
 ) -> Tensor:  # (K, *batch)
     """Log-weights in nats with the KL terms scaled by ``beta`` and floored by ``free_bits``."""
-    if isinstance(beta, float) and beta == 1.0 and free_bits == 0.0:
+    if not reads_parts(beta, free_bits):
         return particles.log_weights
     parts = particles.parts.values()
     likelihood = [p.log_p for p in parts if p.log_p is not None and p.log_q is None]

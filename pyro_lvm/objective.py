@@ -14,12 +14,12 @@ from pyro.infer.elbo import ELBOModule
 from torch import Tensor
 
 from pyro_lvm import gradients
-from pyro_lvm.annealing import Schedule, annealed_log_weights, at_step
+from pyro_lvm.annealing import Schedule, annealed_log_weights, at_step, reads_parts
 from pyro_lvm.enumeration import Enumerates
 from pyro_lvm.errors import explain
 from pyro_lvm.layout import scaled
 from pyro_lvm.parameters import allow_local_parameters
-from pyro_lvm.particle_chunks import in_chunks
+from pyro_lvm.particle_chunks import in_chunks, keeping_draws
 from pyro_lvm.particles import Particles, Ratio, draw, inspect
 from pyro_lvm.refusals import (
     check_arguments,
@@ -50,7 +50,8 @@ class Objective(PyroELBO):
         free_bits: floor in nats of each latent site's mean KL in the loss.
         max_plate_nesting: dims the plates may take; found by one extra run if left out.
         chunk_particles: particles at a time; all of them if left out. For numbers so large that
-            their networks' values do not fit the memory: a second forward pass, the same gradient.
+            they do not fit the memory: a step then takes that of one chunk and of a few arrays
+            ``(K, *batch)``, a second forward pass, and has the same gradient.
 
     Raises:
         ValueError: an argument out of range, or a gradient that is biased for this bound.
@@ -193,7 +194,8 @@ class Objective(PyroELBO):
         if chunk is None or chunk >= count:
             return run(num_particles=count, **how)
         relay = how.pop("relay", None)
-        return in_chunks(partial(run, **how), count, chunk, relay)
+        by_site = reads_parts(self.beta_now(), self.free_bits)
+        return in_chunks(partial(run, **how), count, chunk, relay, by_site)
 
     # What Pyro and its users call.
 
@@ -247,11 +249,12 @@ class Objective(PyroELBO):
         ``objective.bound_per_datum(log_weights.unflatten(0, (K, -1)))``. All draws are made
         at once; :func:`pyro_lvm.diagnostics.log_evidence` makes them in chunks.
         """
-        return self.particles(model, guide, *args, **kwargs).log_weights
+        with torch.no_grad():
+            return self._draw(model, guide, args, kwargs).log_weights
 
     def particles(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Particles:
         """K draws for each datum with their log-probabilities, without gradient."""
-        with torch.no_grad():
+        with torch.no_grad(), keeping_draws():
             return self._draw(model, guide, args, kwargs)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,32 +1,42 @@
-"""Many particles, some of them at a time: the networks' memory does not grow with K.
+"""Many particles, some of them at a time: a step in the memory of one chunk.
 
 A bound is a function of K log-weights, one number each for a particle and datum. The programs
-run for one chunk of particles after the other and leave their log-probabilities and draws; in
-the backward pass each chunk is run once more, with the same random numbers, so that its networks'
-values are never kept: what grows with K are latents and log-probabilities. The gradient is exact.
-It costs a second forward pass, and an encoder, whose output all particles share, runs once a chunk.
+run for one chunk of particles after the other and leave the sums that log-weights are made of,
+``log_p`` and ``log_q``, and what a gradient estimator asks for beside them. In the backward pass
+each chunk is run once more, with the same random numbers, so that neither its networks' values
+nor its draws are kept: what grows with K is a few arrays ``(K, *batch)``, of which one, the
+log-weights, waits for the backward pass. The gradient is exact. It costs a second forward pass,
+and an encoder, whose output all particles share, runs once a chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.particles import Part, Particles
 from pyro_lvm.recomputation import recomputed
 from pyro_lvm.shared_plates import SharedPlates
 
-__all__ = ["in_chunks"]
+__all__ = ["in_chunks", "keeping_draws"]
 
 Run = Callable[..., Particles]
 
 
 def in_chunks(
-    run: Run, num_particles: int, size: int, relay: Callable[..., Tensor] | None = None
+    run: Run,
+    num_particles: int,
+    size: int,
+    relay: Callable[..., Tensor] | None = None,
+    by_site: bool = False,
 ) -> Particles:
     """All particles, at most ``size`` at a time, on one minibatch; with the first chunk's sites.
 
@@ -35,8 +45,11 @@ def in_chunks(
         num_particles: K.
         size: of a chunk.
         relay: called with a value and ``rows``, the particles that it is of.
+        by_site: keep log-probabilities by site too.
     """
     plates = SharedPlates()
+    dropped = () if _KEEPS_DRAWS.get() else ("values",) if by_site else ("values", "parts")
+    nothing: dict[str, Any] = {name: {} for name in dropped}
 
     def chunk(rows: slice) -> Particles:
         with plates:
@@ -46,8 +59,39 @@ def in_chunks(
     chunks: list[Particles] = []
     for start in range(0, num_particles, size):
         found = recomputed(chunk, slice(start, min(start + size, num_particles)))
+        found = replace(found, **nothing)
         chunks.append(replace(found, model={}, guide={}) if chunks else found)
-    return _joined(chunks)
+    refused: dict[str, Any] = {name: _NotKept() for name in dropped}
+    return replace(_joined(chunks), **refused)
+
+
+@contextmanager
+def keeping_draws() -> Iterator[None]:
+    """Particles drawn within have ``values`` and ``parts``, chunks or not."""
+    token = _KEEPS_DRAWS.set(True)
+    try:
+        yield
+    finally:
+        _KEEPS_DRAWS.reset(token)
+
+
+_KEEPS_DRAWS = ContextVar("chunks keep draws", default=False)
+
+
+class _NotKept(Mapping[str, Any]):
+    """What chunks drop; an error where it is read."""
+
+    def _refuse(self, *_: object) -> Any:
+        raise ProgramError(
+            explain(
+                "particles in chunks",
+                "a loss of their log-weights, log_p and log_q",
+                "a look at values or parts, which are not kept",
+                "Leave chunk_particles out, or call objective.particles(model, guide, ...).",
+            )
+        )
+
+    __getitem__ = __iter__ = __len__ = _refuse
 
 
 def _joined(chunks: Sequence[Particles]) -> Particles:

@@ -10,7 +10,7 @@ import torch
 from explained import explained
 from torch import Tensor, nn
 
-from benchmarks.peak_memory import peak_memory
+from benchmarks.peak_memory import held_memory, peak_memory
 from pyro_lvm import gradients
 from pyro_lvm.errors import ProgramError
 from pyro_lvm.objective import Objective
@@ -26,6 +26,7 @@ from pyro_lvm.objectives import (
     Renyi,
     ReweightedWakeSleep,
 )
+from pyro_lvm.particles import Particles
 from pyro_lvm.training import CompiledLoss
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -153,30 +154,99 @@ def test_a_site_beside_the_particles_keeps_its_part() -> None:
     assert torch.allclose(found, dist.Normal(0.0, 1.0).log_prob(x))
 
 
-@pytest.mark.parametrize("gradient", ["reparam", "dreg"])
-def test_memory_does_not_grow_with_the_particles(gradient: str) -> None:
-    wide = nn.Sequential(nn.Linear(2, 200), nn.Tanh(), nn.Linear(200, 50))
+class Undifferentiable(dist.Normal):
+    has_rsample = False
 
-    def model(x: Tensor) -> None:
+
+class Wide(nn.Module):
+    """Programs with more latents than particles in a few chunks can hide."""
+
+    def __init__(self, law: type[dist.Normal]) -> None:
+        super().__init__()
+        self.law = law
+        self.decoder = nn.Sequential(nn.Linear(20, 200), nn.Tanh(), nn.Linear(200, 50))
+        self.shift = nn.Parameter(torch.zeros(20))
+
+    def model(self, x: Tensor) -> None:
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(wide(z), 1.0).to_event(1), obs=x)
+            z = pyro.sample("z", dist.Normal(torch.zeros(20), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
 
-    shift = nn.Parameter(torch.zeros(2))
-
-    def guide(x: Tensor) -> None:
+    def guide(self, x: Tensor) -> None:
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(x[:, :2] + shift, 1.0).to_event(1))
+            pyro.sample("z", self.law(x[:, :20] + self.shift, 1.0).to_event(1))
 
-    x = torch.randn(BATCH, 50)
 
-    def peak(num_particles: int, chunk: int | None) -> int:
-        """Bytes of a whole step."""
-        objective = IWAE(num_particles, gradient, chunk_particles=chunk)
-        return peak_memory(lambda: objective.differentiable_loss(model, guide, x).backward())
+@pytest.mark.parametrize(
+    ("make", "gradient", "waiting"),
+    [
+        (ELBO, "stl", 0),
+        (IWAE, "reparam", 1),  # the log-weights
+        (IWAE, "dreg", 2),  # and the factors of the paths
+        (IWAE, "vimco", 2),  # and the signals of the scores
+        (ReweightedWakeSleep, "score", 2),  # the coefficients of log p and log q
+        (PIWAE, "reparam", 3),  # and the factors
+    ],
+)
+def test_memory_is_that_of_one_chunk(
+    make: Callable[..., Objective], gradient: str, waiting: int
+) -> None:
+    """What grows with K is counted exactly: arrays of K by B, and a random state a chunk."""
+    programs = Wide(Undifferentiable if gradient in ("score", "vimco") else dist.Normal)
+    many, chunk, x = 1000, 50, torch.randn(10, 50)
+    array, state = many * len(x) * x.element_size(), torch.get_rng_state().numel()
+    states, parameters = many // chunk * state, sum(p.nbytes for p in programs.parameters())
 
-    assert peak(500, 50) < 1.5 * peak(100, 50)
-    assert peak(500, None) > 4 * peak(500, 50)
+    def loss(num_particles: int, size: int | None) -> Callable[[], Tensor]:
+        objective = make(num_particles, gradient, chunk_particles=size, max_plate_nesting=1)
+        return lambda: objective.differentiable_loss(programs.model, programs.guide, x)
+
+    def peak(forward: Callable[[], Tensor]) -> int:
+        forward().backward()  # so that there are gradients to add to
+        return peak_memory(lambda: forward().backward())
+
+    few, in_chunks = loss(chunk, None), loss(many, chunk)
+    few_of_each = 16 * len(x) * x.element_size()  # the bound, and what its derivative needs
+    assert held_memory(in_chunks) <= waiting * array + states + few_of_each
+    slopes = 2 * array  # of log p and of log q, in the place of the log-weights
+    more = slopes + max(0, waiting - 1) * array + states + parameters
+    assert peak(in_chunks) <= peak(few) + more
+
+
+@pytest.mark.parametrize("method", ["bound", "loss", "log_weights"])
+def test_an_evaluation_keeps_no_draws(method: str) -> None:
+    programs, x = Wide(dist.Normal), torch.randn(10, 50)
+    objective = IWAE(1000, chunk_particles=50, max_plate_nesting=1)
+
+    def peak(name: str) -> int:
+        return peak_memory(lambda: getattr(objective, name)(programs.model, programs.guide, x))
+
+    draws = 1000 * 10 * 20 * x.element_size()
+    assert peak(method) + draws < peak("particles")
+
+
+class Reads(Objective):
+    """A loss of what chunks do not keep."""
+
+    def __init__(self, reads: str, **how: Any) -> None:
+        self.reads = reads
+        super().__init__(K, **how)
+
+    def bound_per_datum(self, log_weights: Tensor) -> Tensor:
+        return log_weights.mean(0)
+
+    def annealed(self, particles: Particles) -> Tensor:
+        return particles.log_weights * len(getattr(particles, self.reads))
+
+
+@pytest.mark.parametrize("reads", ["values", "parts"])
+def test_what_chunks_do_not_keep_is_refused(reads: str) -> None:
+    programs, x = Programs(), torch.tensor([0.5, -1.0, 1.5])
+    assert step(Reads(reads), programs, x)[0]
+    with explained(
+        ProgramError, "particles in chunks", "log-weights", "values or parts", "chunk_particles"
+    ):
+        step(Reads(reads, chunk_particles=4), programs, x)
 
 
 def test_a_step_in_chunks_is_not_compiled() -> None:
