@@ -59,19 +59,22 @@ class Mixing(NamedTuple):
 
     @property
     def first(self) -> Mixing:
-        """What the first run of each program draws: at most a chunk."""
-        most = max(self.num_mixing, self.num_prior_mixing) if self.chunk is None else self.chunk
+        """What the first run of each program draws: all, or as few as it can.
+
+        It is not run again in the backward pass: of its rows all values are kept.
+        """
         return self._replace(
-            num_mixing=min(self.num_mixing, most),
-            num_prior_mixing=min(self.num_prior_mixing, most),
+            num_mixing=self.num_mixing if self._fits(self.num_mixing) else 0,
+            num_prior_mixing=self.num_prior_mixing if self._fits(self.num_prior_mixing) else 1,
         )
 
-    def later(self, count: int) -> list[int]:
-        """Draws of later runs, of ``count`` in all: chunks, and what is left."""
-        if self.chunk is None:
-            return []
-        starts = range(self.chunk, count, self.chunk)
-        return [min(self.chunk, count - start) for start in starts]
+    def later(self, count: int, first: int) -> list[int]:
+        """Draws of later runs, of ``count`` in all, after the ``first``: at most a chunk each."""
+        size = self.chunk or 1  # without chunks the first run draws all
+        return [min(size, count - start) for start in range(first, count, size)]
+
+    def _fits(self, count: int) -> bool:
+        return self.chunk is None or count <= self.chunk
 
 
 def check_draws(name: str, count: int, least: int) -> int:

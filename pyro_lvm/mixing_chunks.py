@@ -1,8 +1,9 @@
 """Many draws of mixing variables, some of them at a time: memory that does not grow with J.
 
-A mean over J draws is a sum of sums. The program runs again for each part of the draws, at the
-latents of its first run, and leaves one number for each particle and datum. Under gradients
-each part is run once more in the backward pass, so that its rows are never kept.
+A mean over J draws is a sum of sums. The first run draws the latents, and hardly a mixing
+variable beside. The program runs again for each part of the draws, at these latents, and leaves
+one number for each particle and datum. Under gradients each part is run once more in the
+backward pass, so that its rows are never kept.
 """
 
 from __future__ import annotations

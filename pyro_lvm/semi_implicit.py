@@ -79,14 +79,15 @@ def draw_mixed(
         ProgramError: mixing variables that cannot be averaged out.
         PlateError: they join the data of a minibatch in one density.
     """
-    rows = GuideRows(num_particles, max_plate_nesting, mixing.first)
+    first = mixing.first
+    rows = GuideRows(num_particles, max_plate_nesting, first)
     q = record_checked(guide, args, kwargs, rows)
-    p = run_model(model, args, kwargs, q, mixing.first)
+    p = run_model(model, args, kwargs, q, first)
     drawn = guide_sites(q.sites, p.sites)
     hidden = mixing_sites(q.sites, p.sites)
     log_q = {n: log_prob(s) for n, s in drawn.items() if n not in hidden}
-    later_p = mixing.later(mixing.num_prior_mixing)
-    later_q = mixing.later(mixing.num_mixing)
+    later_p = mixing.later(mixing.num_prior_mixing, first.num_prior_mixing)
+    later_q = mixing.later(mixing.num_mixing, first.num_mixing)
     if later_q:
         check_repeatable(guide)
     more_p = LaterDraws(model, args, kwargs, p.sites, p.again, later_p)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 MIXING = {"is_auxiliary": True}
 X = torch.tensor([0.5, -1.0, 1.5], dtype=torch.float64)
-ROWS = 20  # fresh draws; shared prior draws are made for all data at once, three at a time
+ROWS = 20
 
 
 class RowByRow(dist.Normal):
@@ -78,11 +78,12 @@ def test_same_draws_give_the_same_bound_and_gradient(side: str, chunk: int, shar
     }
     counts = {"num_mixing": ROWS, "num_prior_mixing": ROWS}
     shares = {"share_mixing": share, "share_prior_mixing": share}
+    x = X[:1] if share else X  # each run makes shared prior draws for all data at once
 
     def found(size: int | None) -> tuple[Tensor, Tensor]:
         pyro.set_rng_seed(0)
         objective = DSIVI(2, **counts, **shares, chunk_mixing=size, max_plate_nesting=1)
-        loss = objective.differentiable_loss(*pairs[side], X)
+        loss = objective.differentiable_loss(*pairs[side], x)
         return loss.detach(), torch.autograd.grad(loss, programs.leaves)[0]
 
     for chunked, whole in zip(found(chunk), found(None), strict=True):
@@ -133,10 +134,12 @@ def test_evidence_and_sandwich_of_many_draws() -> None:
     exact = dist.Normal(torch.zeros(3), 2**0.5).log_prob(X)
     how = {"num_mixing": 20_000, "chunk_mixing": 3000}
     for side in DSIVI.sandwich(model, guide, X, num_particles=20, **how):
-        torch.testing.assert_close(side, exact, atol=0.02, rtol=0)
+        error = (20 * 20_000) ** -0.5  # standard error of weights with a deviation of 1
+        torch.testing.assert_close(side, exact, atol=4 * error, rtol=0)
     objective = SIVI(share_mixing=True, **how)
     found = log_evidence(model, guide, X, num_samples=100, objective=objective)
-    torch.testing.assert_close(found.value, exact, atol=0.02, rtol=0)
+    error = 20_000**-0.5  # the particles share their draws
+    torch.testing.assert_close(found.value, exact, atol=4 * error, rtol=0)
 
 
 class Largest(TorchDispatchMode):
@@ -179,10 +182,10 @@ def test_memory_is_that_of_one_chunk(gradient: bool) -> None:
         return made.size, sum(kept.values())
 
     few, many, whole = largest(20, 20), largest(2000, 20), largest(2000, None)
-    assert many[0] == few[0]
+    assert many[0] <= few[0]
     assert whole[0] > 90 * few[0]
     if gradient:
-        assert many[1] < 2 * few[1] + 100 * 5 * 8 * 4  # a number for each chunk and datum
+        assert many[1] < few[1]  # of one row, and a number for each chunk and datum
         assert whole[1] > 50 * few[1]
 
 
@@ -214,7 +217,7 @@ def test_latents_on_which_mixing_variables_do_not_bear_are_scored_once() -> None
     found: Any = SIVI(num_mixing=9, chunk_mixing=4).particles(two_latents, guide, X)
     alone = dist.Normal(X / 3, 0.5).log_prob(found.values["first"])
     torch.testing.assert_close(found.parts["first"].log_q, alone)
-    assert found.log_guide.fresh.shape == (4 + 2, 1, 3)  # four draws, and two sums
+    assert found.log_guide.fresh.shape == (3, 1, 3)  # sums over 4, 4 and 1 draws
     assert found.log_guide.count == 9
 
 
