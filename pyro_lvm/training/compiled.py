@@ -19,6 +19,7 @@ from pyro_lvm.tracing import Program
 from pyro_lvm.training.programs import Programs
 from pyro_lvm.training.recording import (
     Recorded,
+    decided,
     graph_inputs,
     is_recordable,
     reason_of,
@@ -26,7 +27,7 @@ from pyro_lvm.training.recording import (
     trained,
     undisturbed,
 )
-from pyro_lvm.training.replaying import compiled, replayed
+from pyro_lvm.training.replaying import compiled, replayed, separated
 
 __all__ = ["BACKENDS", "CompiledLoss", "make_loss"]
 
@@ -49,12 +50,11 @@ class CompiledLoss(nn.Module):
     and discriminators learn, each step of their optimiser being one operation of the graph.
 
     What Python decides in a program is decided once, at the recording: a branch on the value of
-    a tensor cannot be recorded. Nor can shapes that depend on values (:class:`VGI
-    <pyro_lvm.objectives.VGI>`, by the rows with missing entries), values that are computed again
-    in the backward pass (``chunk_particles``), and what an objective of another's keeps, unless it
-    says ``keeps_in_place``. Such losses are computed as they are, with one warning that names the
-    line. Arguments and data are checked at the recording only. Without gradients nothing is
-    compiled. In several processes each has graphs of its own.
+    a tensor cannot be recorded. Nor can shapes that depend on values, values that are computed
+    again in the backward pass (``chunk_particles``), and what an objective of another's keeps,
+    unless it says ``keeps_in_place``. Such losses are computed as they are, with one warning that
+    names the line. Arguments and data are checked at the recording only. Without gradients
+    nothing is compiled. In several processes each has graphs of its own.
 
     Args:
         objective: whose loss it is.
@@ -157,9 +157,8 @@ class CompiledLoss(nn.Module):
     def _made(self, parameters: Sequence[Tensor], args: Any, kwargs: Any) -> Recorded:
         with undisturbed(self.objective, self.loss):
             step = recorded(self.objective, self.loss, parameters, args, kwargs)
-            if self.backend == "graph":
-                return step
-            return compiled(step, graph_inputs(self.objective, args, kwargs))
+            inputs = graph_inputs(self.objective, args, kwargs)
+            return separated(step if self.backend == "graph" else compiled(step, inputs), inputs)
 
     def _key(self, args: Any, kwargs: Any) -> Hashable:
         leaves, structure = tree_flatten((args, kwargs))
@@ -175,7 +174,7 @@ class CompiledLoss(nn.Module):
             for parameter in module._parameters.values()
         ]
         buffers = [id(buffer) for module in modules for buffer in module._buffers.values()]
-        rest = (_autocast(), torch.get_default_dtype())
+        rest = (decided(self.objective), _autocast(), torch.get_default_dtype())
         return str(structure), *kinds, *modes, *parameters, *buffers, *rest
 
     def _give_up(self, reason: str) -> None:

@@ -13,11 +13,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.function import once_differentiable
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.training.recording import Recorded
 
-__all__ = ["compiled", "options_for", "replayed"]
+__all__ = ["compiled", "options_for", "replayed", "separated"]
 
 Run = Callable[..., Sequence[Tensor]]
+
+_CUDA_GRAPHS = "triton.cudagraphs"
 
 
 def compiled(step: Recorded, inputs: Sequence[Tensor]) -> Recorded:
@@ -30,17 +33,22 @@ def compiled(step: Recorded, inputs: Sequence[Tensor]) -> Recorded:
     graph: Any = step.run
     options = options_for([*inputs, *step.parameters])
     context = TracingContext(FakeTensorMode(shape_env=ShapeEnv()))
-    with torch.no_grad():
-        with tracing(context):
-            run: Run = torch._inductor.compile(graph, [*inputs], options=options)
-        run = _kept(run) if options else run
-        run(*inputs)
-    return step._replace(run=run)
+    with torch.no_grad(), tracing(context):
+        run: Run = torch._inductor.compile(graph, [*inputs], options=options)
+    return step._replace(run=_copied(_marked(run)) if _CUDA_GRAPHS in options else run)
 
 
 def options_for(tensors: Sequence[Tensor]) -> dict[str, Any]:
-    """Of inductor: CUDA graphs, which launch a step as a whole, where the tensors are on CUDA."""
-    return {"triton.cudagraphs": True} if any(t.is_cuda for t in tensors) else {}
+    """Of inductor: a step launched as a whole, on CUDA; else its kernels called without Python."""
+    return {_CUDA_GRAPHS if any(t.is_cuda for t in tensors) else "cpp_wrapper": True}
+
+
+def separated(step: Recorded, inputs: Sequence[Tensor]) -> Recorded:
+    """The step, with copies of its gradients if two share memory: they are changed in place."""
+    with torch.no_grad():
+        outputs = step.run(*inputs)
+    places = {output.untyped_storage().data_ptr() for output in outputs}
+    return step if len(places) == len(outputs) else step._replace(run=_copied(step.run))
 
 
 def replayed(step: Recorded, inputs: Sequence[Tensor]) -> Tensor:
@@ -49,14 +57,18 @@ def replayed(step: Recorded, inputs: Sequence[Tensor]) -> Tensor:
     return loss
 
 
-def _kept(run: Run) -> Run:
-    """Copies of what a CUDA graph writes over at its next replay."""
+def _marked(run: Run) -> Run:
+    """Each a step of its own, whose CUDA graph may write over what the last one gave."""
 
     def replay(*inputs: Tensor) -> Sequence[Tensor]:
         torch.compiler.cudagraph_mark_step_begin()
-        return [output.clone() for output in run(*inputs)]
+        return run(*inputs)
 
     return replay
+
+
+def _copied(run: Run) -> Run:
+    return lambda *inputs: [output.clone() for output in run(*inputs)]
 
 
 class _Replay(torch.autograd.Function):
@@ -69,4 +81,16 @@ class _Replay(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> Any:
-        return None, None, *torch._foreach_mul(ctx.gradients, slope)
+        gradients, ctx.gradients = ctx.gradients, None  # held nowhere else, they need no copy
+        if gradients is None:
+            expected, found = "one backward pass through a compiled loss", "a second one"
+            hint = "Call the loss again: a replayed step keeps no values."
+            raise ProgramError(explain("backward", expected, found, hint))
+        return None, None, *_times(gradients, slope)
+
+
+def _times(gradients: Sequence[Tensor], slope: Tensor) -> Sequence[Tensor]:
+    """On the CPU, where a look costs nothing, without the pass over all gradients for a 1."""
+    if slope.is_cpu and slope.item() == 1.0:
+        return gradients
+    return torch._foreach_mul(gradients, slope)
