@@ -40,8 +40,9 @@ def test_training_finds_the_posterior(cls: type[AdversarialObjective], contrast:
                     discriminator_lr=0.02)  # fmt: skip
     fit(model, guide, x, objective, batch_size=None, max_steps=600, lr=0.01,
         lr_scheduler="cosine", diagnostic_particles=0, progress=False)  # fmt: skip
-    assert abs(guide.slope.item() - 0.5) < 0.04
-    assert abs(guide.log_scale.exp().item() - 0.5**0.5) < 0.06
+    # Over seeds the game ends within half of these.
+    assert abs(guide.slope.item() - 0.5) < 0.02
+    assert abs(guide.log_scale.exp().item() - 0.5**0.5) < 0.05
     exact = dist.Normal(0.0, 2**0.5).log_prob(x)
     assert abs((objective.bound(model, guide, x) - exact).mean()) < 0.1
 
@@ -173,7 +174,7 @@ def test_aae_contrasts_the_aggregate() -> None:
         objective.differentiable_loss(model, guide, x)
     z = 0.5 * x + 0.5**0.5 * torch.randn(200, 2000)
     expected = dist.Normal(z, 1.0).log_prob(x).mean()
-    assert abs(objective.bound(model, guide, x).mean() - expected) < 0.1
+    assert abs(objective.bound(model, guide, x).mean() - expected) < 0.03  # over seeds 0.01
 
 
 def test_an_implicit_prior_is_only_drawn_from() -> None:
@@ -191,4 +192,4 @@ def test_an_implicit_prior_is_only_drawn_from() -> None:
         objective.differentiable_loss(by_samples, guide, x)
     torch.manual_seed(0)
     found = objective.bound(by_samples, guide, x).mean()
-    assert abs(found - ELBO(100).bound(model, guide, x).mean()) < 0.1
+    assert abs(found - ELBO(100).bound(model, guide, x).mean()) < 0.1  # over seeds 0.04

@@ -117,7 +117,7 @@ def test_critic_learns_the_log_ratio() -> None:
     z, x = torch.randn(1000, 1), data(1000)
     found, expected = objective.critics["only"].discriminator(z, x), exact_ratio(model, guide)(z, x)
     assert torch.corrcoef(torch.stack([found, expected]))[0, 1] > 0.995
-    assert (found - expected).abs().mean() < 0.1
+    assert (found - expected).abs().mean() < 0.04  # over seeds 0.015
 
 
 @pytest.mark.slow
@@ -128,6 +128,7 @@ def test_training_finds_model_and_posterior() -> None:
     objective = ALI(Quadratic(), 2, discriminator_lr=0.05, num_discriminator_steps=2)
     fit(model, guide, x, objective, batch_size=None, max_steps=600, lr=0.02,
         lr_scheduler="cosine", diagnostic_particles=0, progress=False)  # fmt: skip
+    # What 600 steps of the game leave: over seeds 0.16 to 0.19 of a variance of 2, 0.03 and 0.05.
     w, s = model.slope.item(), model.log_scale.exp().item()
     assert abs(w**2 + s**2 - x.var().item()) < 0.2
     assert abs(guide.slope.item() - w / (w**2 + s**2)) < 0.08

@@ -169,8 +169,9 @@ def test_autoguide_learns_a_conjugate_posterior(name: str) -> None:
     for _ in range(250):
         svi.step(x)
     z = ELBO(20_000).particles(model, guide, x).values["z"]
-    assert z.mean().item() == pytest.approx(7.5 / 6, abs=0.05)
-    assert z.std().item() == pytest.approx(6**-0.5, rel=0.1)
+    # "stl" is without noise at the posterior: over seeds Adam ends within half of these.
+    assert z.mean().item() == pytest.approx(7.5 / 6, abs=0.02)
+    assert z.std().item() == pytest.approx(6**-0.5, rel=0.03)
 
 
 def test_guide_that_runs_the_model_does_not_count_the_data_twice() -> None:

@@ -161,8 +161,9 @@ def test_implicit_guides_start_near_a_standard_normal() -> None:
     guide = ImplicitWeights({"w1": 4, "w2": 3})
     with pyro.plate("draws", 10_000):
         drawn = torch.cat(list(guide().values()), -1)
-    assert (drawn.mean(0).abs() < 0.3).all()
-    assert ((drawn.std(0) - 1).abs() < 0.3).all()
+    # Networks at random: over seeds means are off by up to 0.06, deviations by 0.02.
+    assert (drawn.mean(0).abs() < 0.15).all()
+    assert ((drawn.std(0) - 1).abs() < 0.05).all()
 
 
 def test_implicit_guides_train_against_a_discriminator_of_weights(pairs: Any) -> None:

@@ -65,8 +65,10 @@ def test_window_posterior_has_the_published_correlations() -> None:
     found = enumerate_spikes(window_model(), x)
     with_truth = torch.stack([found.mean.flatten(), spikes.flatten()]).corrcoef()[0, 1]
     assert abs(with_truth - 0.816) < 0.01  # standard error 0.0025
-    neighbours = found.covariance.diagonal(1, -2, -1).mean()
-    assert abs(neighbours + 0.0104) < 0.001
+    neighbours = found.covariance.diagonal(1, -2, -1).mean(-1)  # of each window
+    error = neighbours.std() / len(x) ** 0.5
+    assert abs(neighbours.mean() + 0.0104) < 4 * error
+    assert error < 0.1 * 0.0104
 
 
 def test_missing_frames_are_summed_out() -> None:
@@ -151,7 +153,7 @@ def test_transient_peaks_and_decays_when_it_should(indicator: str, peak: float) 
     seconds = (transient.argmax() + 1) / model.rate
     formula = (rise * (1 + decay / rise).log())[0]
     torch.testing.assert_close(seconds, formula, rtol=0, atol=1 / 2000)  # a frame
-    assert abs(seconds - peak) < 0.002
+    assert abs(seconds - peak) <= 0.0005 + 1 / 2000  # published to a millisecond, and a frame
     torch.testing.assert_close(transient.max(), height[0], rtol=1e-5, atol=0)
     late = transient[8000:12_001]  # the rise is over: an exponential
     torch.testing.assert_close(late[-1] / late[0], torch.exp(-2 / decay[0]), rtol=1e-6, atol=0)
@@ -192,16 +194,17 @@ def test_binding_is_the_differential_equation(make: type[FluorescenceModel]) -> 
         exact = model.response(spikes)
         errors.append((euler(model, spikes) - exact).abs().amax(-1) / exact.amax(-1))
     assert (errors[0] < 0.1).all()
+    # Of first order, so half as large, up to the second order: a tenth of that.
     torch.testing.assert_close(errors[1] / errors[0], torch.full((2,), 0.5), rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("indicator", ["gcamp6f", "gcamp6s"])
 @each_model
 def test_one_spike_looks_alike_in_all_models(make: Any, indicator: str) -> None:
-    """Chen et al. (2013): 19 % and 23 %."""
+    """Chen et al. (2013): 19 % and 23 %, published so, in whole percents."""
     model = make(500.0, indicator)
     expected = {"gcamp6f": 0.19, "gcamp6s": 0.23}[indicator]
-    assert abs(model.response(one_spike(1000)).max() / expected - 1) < 0.04
+    assert abs(model.response(one_spike(1000)).max() - expected) < 0.005
 
 
 @pytest.mark.parametrize("make", [SaturatingCalcium, PhysiologicalCalcium])
@@ -211,7 +214,7 @@ def test_binding_facilitates_and_saturates(make: type[FluorescenceModel]) -> Non
     peaks = model.response(counts[:, None] * one_spike(60)).amax(-1)
     assert peaks[1] > 2.2 * peaks[0]
     most = model.amplitude / getattr(model, "saturation", 1.0)
-    torch.testing.assert_close(peaks[3:], most, rtol=1e-2, atol=0)
+    torch.testing.assert_close(peaks[3:], most, rtol=1e-2, atol=0)  # 10,000 spikes: still free
     assert peaks[3] < most
 
 
@@ -386,8 +389,10 @@ def test_height_stays_where_noise_hides_single_spikes() -> None:
 def test_start_of_shared_parameters_and_of_worst_traces() -> None:
     shared = LinearCalcium(30.0)
     shared.start_at(torch.tensor([[0.1], [0.3]]) + 0.01 * torch.randn(2, 500))
-    torch.testing.assert_close(shared.baseline, torch.tensor([0.2]), rtol=0, atol=0.005)
-    torch.testing.assert_close(shared.noise_scale, torch.tensor([0.01]), rtol=0.1, atol=0)
+    # Standard errors: of a quartile 1.36 s / sqrt n, of the median step 1.4 / sqrt n, relative.
+    quartile, step = 1.36 * 0.01 / 1000**0.5, 1.4 / 1000**0.5
+    torch.testing.assert_close(shared.baseline, torch.tensor([0.2]), rtol=0, atol=4 * quartile)
+    torch.testing.assert_close(shared.noise_scale, torch.tensor([0.01]), rtol=4 * step, atol=0)
     each = LinearCalcium(30.0, num_cells=2)
     each.start_at(torch.stack([torch.full((50,), torch.nan), torch.zeros(50)]))
     assert each.noise_scale.isfinite().all()

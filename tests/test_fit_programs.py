@@ -80,7 +80,9 @@ def test_autoguides_train(kind: Any, called_before: bool) -> None:
     result = train(local_model, guide, x, objective=ELBO(20), **options)
     assert result.history["loss"][-1] < result.history["loss"][0]  # type: ignore[operator]
     median = guide.median(x)
-    assert median["mean"].item() == pytest.approx(2.0, abs=0.5)
+    precision = len(x) / (1.0**2 + 0.5**2)
+    exact, deviation = 2.0 * precision / (precision + 0.01), (precision + 0.01) ** -0.5
+    assert abs(median["mean"].item() - exact) < 0.1 * deviation  # over seeds 0.03 of it
     assert (median["z"].diff() > 0).all(), "each row's own parameter found its row"
 
 

@@ -317,8 +317,9 @@ def test_later_sites_depend_on_earlier_ones() -> None:
 def test_starts_near_a_standard_normal(latent_features: Any) -> None:
     guide, x = AmortizedFlow(latent_features=latent_features), torch.rand(200, 64)
     for z in guide(x).values():
-        assert z.mean().abs() < 0.2
-        assert (z.std() - 1).abs() < 0.2
+        # Transforms at random: over seeds either is off by up to 0.055, draws included.
+        assert z.mean().abs() < 0.15
+        assert (z.std() - 1).abs() < 0.15
 
 
 @pytest.mark.parametrize("num_particles", [1, 5])

@@ -197,9 +197,11 @@ def test_context_meets_the_noise_once(noise: str) -> None:
 @pytest.mark.parametrize("size", [1, 2, 16])
 def test_start_is_near_a_standard_normal(noise: str, size: int) -> None:
     z = sites_of(small(noise, latent_features=size), torch.rand(4, 6), particles=4000)["z"].value
-    assert z.mean(0).abs().max() < 0.3
+    # Networks at random: over seeds means are off by up to 0.09, deviations by 0.045.
+    assert z.mean(0).abs().max() < 0.2
     assert (z.std(0) - 1).abs().max() < 0.1
-    assert (((z - z.mean(0)) / z.std(0)).pow(4).mean() - 3).abs() < 0.2
+    error = (24 / (4 * 4000)) ** 0.5  # standard error of a Normal's kurtosis
+    assert (((z - z.mean(0)) / z.std(0)).pow(4).mean() - 3).abs() < 5 * error
 
 
 @every_noise

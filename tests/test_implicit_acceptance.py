@@ -151,8 +151,8 @@ def test_a_generator_comes_to_the_target(lower_bound: str) -> None:
         optimizer.zero_grad()
         module().backward()
         optimizer.step()
-    assert (generator.loc - 1).abs().max() < 0.2
-    assert generator.log_scale.abs().max() < 0.2
+    assert (generator.loc - 1).abs().max() < 0.05  # over seeds 0.02
+    assert generator.log_scale.abs().max() < 0.1  # over seeds 0.04
     assert objective.acceptance(one_mode, generator) > 0.8
 
 

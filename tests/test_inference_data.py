@@ -90,7 +90,8 @@ def test_loo_and_compare() -> None:
     exact = (-0.5 * (y - others) ** 2 / variance - 0.5 * np.log(2 * np.pi * variance)).sum()
     right = as_container(draws, num_chains=4)
     loo = az.loo(right, pointwise=True)
-    assert abs((loo.elpd if ARVIZ_1 else loo.elpd_loo) - exact) < 0.1
+    error = 0.06  # standard deviation over sets of 400 draws
+    assert abs((loo.elpd if ARVIZ_1 else loo.elpd_loo) - exact) < 4 * error
     assert len(np.asarray(loo.pareto_k)) == NUM_DATA
     shifted = as_container(normal_draws(shift=2.0), num_chains=4)
     table = az.compare({"right": right, "shifted": shifted})
@@ -107,7 +108,7 @@ def test_sign_of_smoothing() -> None:
         khat = array_stats.psislw(-log_weights)[1]
     else:
         khat = az.psislw(log_weights)[1]
-    assert abs(float(khat) - 0.5) < 0.05
+    assert abs(float(khat) - 0.5) < 0.01  # quantiles have no noise: the bias of the fit
 
 
 LABELS: dict[str, Any] = {

@@ -90,7 +90,7 @@ def test_critic_of_pairs_learns_the_ratio_of_conditionals() -> None:
     y, x = torch.randn(1000, 1), data(1000)
     found, expected = objective.critics["pairs"].discriminator(y, x), exact(model, guide)(y, x)
     assert torch.corrcoef(torch.stack([found, expected]))[0, 1] > 0.99
-    assert (found - expected).abs().mean() < 0.15
+    assert (found - expected).abs().mean() < 0.15  # over seeds 0.055
 
 
 class Sum(nn.Module):

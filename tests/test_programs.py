@@ -393,9 +393,9 @@ def test_keyword_arguments() -> None:
 
 
 def assert_learned(guide: Guide) -> None:
-    """The posterior of z is N(x / 2, 1 / 2)."""
-    assert guide.slope.item() == pytest.approx(0.5, abs=0.03)
-    assert guide.scale.item() == pytest.approx(0.5**0.5, abs=0.03)
+    """The posterior of z is N(x / 2, 1 / 2); over seeds Adam ends with a deviation of 0.015."""
+    assert abs(guide.slope.item() - 0.5) < 4 * 0.015
+    assert abs(guide.scale.item() - 0.5**0.5) < 4 * 0.015
 
 
 OBJECTIVES = {

@@ -115,8 +115,7 @@ def test_masked_data_leave_the_steps_finite(float64: torch.dtype) -> None:
     guide = SemiAmortized(model, encoder, encoder_features=4, latent_features=6, num_steps=300)
     q = guide.posterior(x)["z"]
     exact = torch.where(x.isfinite(), x / 2, torch.zeros(()))
-    assert (q.mean - exact).abs().max() < 0.2
-    assert q.mean.isfinite().all()
+    torch.testing.assert_close(q.mean, exact)  # 300 steps on a quadratic: to rounding
 
 
 class Filled(nn.Module):
