@@ -9,6 +9,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyro_lvm.distributions import Cells, NormalMixture
@@ -100,10 +101,15 @@ class GibbsConditionals(PyroModule):
         """Data as ``(B, D)``, NaN where missing, on the device and in the dtype of the network.
 
         Raises:
-            DataError: another shape, infinite entries, or a number that no class of its column
-                has.
+            DataError: another shape; infinite entries, or a number that no class of its column
+                has, looked for while Pyro's validation is on.
         """
         rows = as_batch(x, self.in_features, like=self.head.bias)
+        if is_validation_enabled():
+            self._check(rows)
+        return rows
+
+    def _check(self, rows: Tensor) -> None:
         unknown = (rows < 0) | (rows >= self.num_classes) | (rows != rows.round())
         wrong = (unknown & (self.num_classes > 0) & ~rows.isnan()) | rows.isinf()
         if bool(wrong.any()):
@@ -113,7 +119,6 @@ class GibbsConditionals(PyroModule):
             found = f"{float(rows[row, column]):g} in row {row}"
             hint = "Number classes from 0, and set cells that are not known to NaN."
             raise DataError(explain(f"column {column} of x", expected, found, hint))
-        return rows
 
     def _reals(self, raw: Tensor) -> dist.TorchDistribution:
         if not self.num_reals:  # of class columns alone

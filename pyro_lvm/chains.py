@@ -155,16 +155,17 @@ def drawn_anew(
     """Rows ``(C, M, D)`` with a block of the missing entries ``(K, M, D)`` of each drawn anew; its
     log q ``(C, M)``; that of classes alone.
 
-    A row with fewer missing entries than a block has gives all of them.
+    A row with fewer missing entries than a block has gives all of them; a complete one stays.
     """
-    rows = states.repeat(num_targets, 1, 1)
+    rows, holes = states.repeat(num_targets, 1, 1), missing.repeat(num_targets, 1, 1)
     scan = random_scan(missing, num_targets * block_size)
     block = scan.unflatten(0, (num_targets, block_size)).transpose(0, 1).flatten(1, 2)
     q = _block_of(conditionals, rows, block)  # of block (b, C, M)
     draws = q.rsample()
-    log_q = torch.where(_is_first(block), q.log_prob(draws), 0.0)
+    log_q = torch.where(_is_first(block) & holes.any(-1), q.log_prob(draws), 0.0)
     of_classes = torch.where(conditionals.num_classes[block] > 0, log_q, 0.0)
-    return _filled(rows, block, draws), log_q.sum(0), of_classes.sum(0)
+    filled = torch.where(holes, _filled(rows, block, draws), rows)
+    return filled, log_q.sum(0), of_classes.sum(0)
 
 
 def observed_score(conditionals: Any, states: Tensor, missing: Tensor) -> Tensor:  # (K, B)

@@ -18,7 +18,7 @@ class Chains:
     """K completions of each of N rows, the states of Gibbs chains, looked up by row number.
 
     They start from draws of each column's observed entries, independent of all else. They
-    follow the device and dtype of the rows they are looked up for.
+    follow the device and dtype of the rows they are looked up for, and are changed in place.
 
     Args:
         x: the data ``(N, D)``, NaN where missing.
@@ -83,7 +83,7 @@ class Chains:
     def keep(self, index: Tensor, rows: Tensor) -> None:
         """Make ``(K, B, D)`` the states of the rows ``index``; what is not finite is left."""
         new, old = rows.detach().movedim(0, 1), self.values[index]
-        self.values[index] = torch.where(new.isfinite(), new, old)
+        self.values.index_copy_(0, index, torch.where(new.isfinite(), new, old))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The states."""
@@ -101,7 +101,7 @@ class Chains:
             hint = "Make the chains of the data that were trained on, with the same num_chains."
             found = f"{tuple(values.shape)}"
             raise CheckpointError(explain("saved chains", expected, found, hint))
-        self.values = values.clone()
+        self.values.copy_(values)
 
 
 def _column_draws(x: Tensor, count: int, seed: int) -> Tensor:  # (count, D)

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from pyro_lvm.gradients import GRADIENTS
-from pyro_lvm.guides import AmortizedNormal, WithoutLabels
+from pyro_lvm.guides import AmortizedNormal, GibbsConditionals, GibbsGuide, WithoutLabels
+from pyro_lvm.kept_chains import Chains
 from pyro_lvm.mcmc import RandomWalk
+from pyro_lvm.missing import Completed
 from pyro_lvm.models import VAE, SupervisedVAE
 from pyro_lvm.nn import Discriminator
 from pyro_lvm.objective import Objective
@@ -26,6 +28,7 @@ from pyro_lvm.objectives import (
     ALI,
     AVB,
     IWAAE,
+    IWAE,
     IWAVB,
     PAGAN,
     UIVI,
@@ -126,9 +129,25 @@ def supervised() -> tuple[Any, Any]:
     return SupervisedVAE(model, latent_features=LATENT), WithoutLabels(guide)
 
 
+def data() -> Tensor:
+    return torch.rand(NUM_DATA, FEATURES, generator=torch.Generator().manual_seed(1))
+
+
+def with_holes() -> Tensor:
+    """Every second row has one."""
+    x, rows = data(), torch.arange(0, NUM_DATA, 2)
+    x[rows, rows % FEATURES] = torch.nan
+    return x
+
+
+def of_holes() -> tuple[Any, Any]:
+    model, posterior = of_vectors()
+    return Completed(model), GibbsGuide(GibbsConditionals(FEATURES, hidden=(8,)), posterior)
+
+
 def batches(objective: Objective, model: Any) -> list[tuple[Tensor, ...]]:
     """Two, with the numbers of the rows for chains, and with labels for a model of them."""
-    x = torch.rand(NUM_DATA, FEATURES, generator=torch.Generator().manual_seed(1))
+    x = with_holes() if isinstance(objective, VGI) else data()
     number = torch.arange(NUM_DATA)
     beside = []
     if hasattr(objective, "chains"):
@@ -207,6 +226,12 @@ def hard_avb() -> AVB:
     )
 
 
+def gibbs() -> VGI:
+    """With a bound inside that has a schedule of its own."""
+    inner = IWAE(2, "dreg", beta=lambda step: 1.0 / (1 + step))
+    return VGI(Chains(with_holes(), 3), inner=inner, num_targets=2, block_size=2)
+
+
 def noisy(x: Tensor) -> Tensor:
     return x + 0.1 * torch.randn_like(x)
 
@@ -234,6 +259,7 @@ KEEPING: dict[type[Objective], tuple[Make, Programs]] = {
         of_mixtures,
     ),
     VAEGAN: (lambda: VAEGAN(critic(FEATURES, None), 3), of_vectors),
+    VGI: (gibbs, of_holes),
 }
 
 
@@ -245,13 +271,13 @@ def test_what_is_kept(make: Make, programs: Programs) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
-@pytest.mark.parametrize("cls", [AVB, MHAcceptance])
+@pytest.mark.parametrize("cls", [AVB, MHAcceptance, VGI])
 def test_what_is_kept_by_inductor(cls: type[Objective]) -> None:
     with torch._inductor.config.patch(fallback_random=True):  # the random numbers of eager torch
         check_same(*KEEPING[cls], "inductor")
 
 
-@pytest.mark.parametrize("cls", [AVB, MHAcceptance, UIVI])
+@pytest.mark.parametrize("cls", [AVB, MHAcceptance, UIVI, VGI])
 def test_goes_on_from_a_saved_state(cls: type[Objective]) -> None:
     """Where the steps were recorded before it was loaded."""
     make, programs = KEEPING.get(cls, (lambda: UIVI(4), of_vectors))
@@ -274,5 +300,23 @@ def test_goes_on_from_a_saved_state(cls: type[Objective]) -> None:
     assert loss.num_graphs == 1
 
 
-def test_every_objective_is_compared_but_one() -> None:
-    assert {*discover("pyro_lvm.objectives", Objective)} == {*EXPLICIT, *KEEPING, VGI}
+def test_rows_with_holes_are_of_few_kinds() -> None:
+    """A step for chains that rest, and one for each eighth of the batch that has holes."""
+    x, pair = with_holes(), of_holes()
+    recorded, plain = (VGI(Chains(x, 3), warmup=1) for _ in range(2))
+    loss, eager = CompiledLoss(recorded, *pair, backend="graph"), plain(*pair)
+    kinds = []
+    for seed, holed in enumerate([4, 4, 3, 5, 6, 4]):  # of ten rows
+        rows = torch.cat([torch.arange(0, 20, 2)[:holed], torch.arange(1, 20, 2)[holed:]])
+        values = []
+        for each in (loss, eager):
+            torch.manual_seed(seed)
+            values.append(each(x[rows], rows))
+        torch.testing.assert_close(*values)
+        torch.testing.assert_close(recorded.state_dict(), plain.state_dict())
+        kinds.append(loss.num_graphs)
+    assert kinds == [1, 2, 2, 3, 3, 3]
+
+
+def test_every_objective_is_compared() -> None:
+    assert {*discover("pyro_lvm.objectives", Objective)} == {*EXPLICIT, *KEEPING}

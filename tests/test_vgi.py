@@ -73,6 +73,20 @@ def test_complete_rows_score_log_p_alone() -> None:
     assert loss == pytest.approx(-5 / 2 * model.log_evidence(x[part]).sum().item())
 
 
+def test_complete_rows_in_the_places_of_chains_do_too() -> None:
+    """One row of 17 has a hole, and three are scored by chains."""
+    model = factor_analysis()
+    x = marginal(model).sample((17,))
+    x[5, 1] = NAN
+    chains = Chains(x, 3)
+    objective, guide = VGI(chains, num_targets=2), GibbsGuide(GibbsConditionals(D))
+    whole = torch.arange(17) != 5
+    scores = objective.log_weights(Completed(model), guide, *everything(x))[:, whole]
+    torch.testing.assert_close(scores, model.log_evidence(x[whole]).expand(6, -1))
+    objective(Completed(model), guide)(*everything(x))
+    assert torch.equal(chains.values[whole], x[whole].unsqueeze(1).expand(-1, 3, -1))
+
+
 def test_one_hole_and_exact_conditionals_give_the_observed_evidence() -> None:
     model, x, rows = factor_analysis(), table(), torch.tensor([0, 4])
     objective = VGI(Chains(x, 3), num_updates=2)

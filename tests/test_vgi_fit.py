@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import torch
 from torch import Tensor
 
@@ -43,12 +44,14 @@ class StopAt(Callback):
         state.stop = state.step >= 7
 
 
-def test_a_checkpoint_resumes_exactly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compile", [False, pytest.param("graph", marks=pytest.mark.slow)])
+def test_a_checkpoint_resumes_exactly(compile: bool | str, tmp_path: Path) -> None:
     """Seven steps, an end, and five more in new objects are twelve steps, bit for bit."""
     x = table()
-    _, straight = trained(x)
-    trained(x, run_dir=tmp_path, checkpoint_every=1, callbacks=[StopAt()])
-    result, resumed = trained(x, run_dir=tmp_path, checkpoint_every=1, resume=True)
+    _, straight = trained(x, compile=compile)
+    saved: dict[str, Any] = {"compile": compile, "run_dir": tmp_path, "checkpoint_every": 1}
+    trained(x, **saved, callbacks=[StopAt()])
+    result, resumed = trained(x, **saved, resume=True)
     assert result.history["step"][-1] == 12
     for name, value in straight.items():
         assert torch.equal(resumed[name], value), name

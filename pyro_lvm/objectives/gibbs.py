@@ -43,7 +43,8 @@ class VGI(Objective):
     missing at random.
 
     The programs are called on completed rows, without an index. The loss is scaled by N/B, N the
-    chains' rows: leave the model's ``num_data`` out. Several processes keep chains of their own.
+    chains' rows: leave the model's ``num_data`` out. Chains live in one process. A recorded step
+    (``compile=True``) is for one number of incomplete rows, in full eighths of a batch.
 
     References:
         Simkus, Rhodes, Gutmann (2023), *Variational Gibbs inference for statistical model
@@ -83,6 +84,10 @@ class VGI(Objective):
     is_bound: ClassVar[bool] = False
     is_linear: ClassVar[bool] = True
     takes: ClassVar[tuple[str, ...]] = ("score",)
+    keeps_in_place: ClassVar[bool] = True
+
+    decided: tuple[bool, int]
+    """Of this step: whether chains rest, and how many rows they score."""
 
     def __init__(
         self,
@@ -125,21 +130,29 @@ class VGI(Objective):
         """Scores of each row's copies, ``(num_chains * num_targets, B)``."""
         conditionals = conditionals_of(guide)
         x, index = _rows(conditionals, *args, **kwargs)
+        rests, places = self.decided if torch.is_grad_enabled() else (False, _places(x))
+        order = x.isnan().any(-1).argsort(descending=True, stable=True)
+        states = self._states(x, index)[:, order]
+        x = x[order]
         missing = x.isnan()
-        holed = missing.any(-1)
-        states = self._states(x, index)
-        if self._rests:
-            filled, log_q = states[:, holed], -observed_score(conditionals, states, missing)
+        if rests:
+            filled, log_q = states[:, :places], -observed_score(conditionals, states, missing)
             log_score = torch.zeros_like(log_q)
         else:
-            numbers = None if index is None else index[holed]
-            drawn = self._imputed(conditionals, states[:, holed], missing[holed], numbers)
-            filled, log_q, log_score = drawn[0], *(_spread(part, holed) for part in drawn[1:])
-        log_p = self._log_p(model, guide, x, holed, filled)
-        tells = ~missing.all(-1)
-        scores = [torch.where(tells, part, 0.0) for part in (log_p, log_q, log_score)]
+            numbers = None if index is None else index[order[:places]]
+            drawn = self._imputed(conditionals, states[:, :places], missing[:places], numbers)
+            filled, log_q, log_score = drawn[0], *(_padded(part, len(x)) for part in drawn[1:])
+        log_p = self._log_p(model, guide, x[places:], filled)
+        parts = torch.where(~missing.all(-1), torch.stack([log_p, log_q, log_score]), 0.0)
+        log_p, log_q, log_score = parts.index_select(-1, order.argsort())
         scale = 1.0 if index is None else self.chains.num_rows / len(x)
-        return Particles(scores[0], scores[1], scale, log_score=scores[2])
+        return Particles(log_p, log_q, scale, log_score=log_score)
+
+    def before_step(self, model: Program, guide: Program, args: Any, kwargs: Any) -> None:
+        """Decide what depends on the step and on which entries are missing."""
+        x, _ = _rows(conditionals_of(guide), *args, **kwargs)
+        self.inner.step = self.step
+        self.decided = self.step < self.warmup, _places(x)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to go on exactly, the chains too."""
@@ -151,11 +164,6 @@ class VGI(Objective):
         self.chains.load_state_dict(state["chains"])
         self.inner.load_state_dict(state["inner"])
 
-    @property
-    def _rests(self) -> bool:
-        """Whether this is a training step of the warm-up."""
-        return torch.is_grad_enabled() and self.step < self.warmup
-
     def _states(self, x: Tensor, index: Tensor | None) -> Tensor:  # (K, B, D)
         if index is None:
             return x.expand(self.chains.num_chains, *x.shape)
@@ -164,31 +172,30 @@ class VGI(Objective):
     def _imputed(
         self, conditionals: Any, states: Tensor, missing: Tensor, index: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Targets of the M rows with missing entries, after the moves of their chains."""
+        """Targets of the M rows in the places of chains, after the moves of theirs."""
         if index is None or not len(missing):
             none = states.new_zeros(states.shape[:2])
             return states, none, none
         missing = missing.expand(len(states), -1, -1)
         scan = random_scan(missing, self.num_updates * self.block_size)
-        states = moved(conditionals, states, scan, self.block_size)
+        states = torch.where(missing, moved(conditionals, states, scan, self.block_size), states)
         if torch.is_grad_enabled():
             self.chains.keep(index, states)
         return drawn_anew(conditionals, states, missing, self.num_targets, self.block_size)
 
     def _log_p(
-        self, model: Program, guide: Program, x: Tensor, holed: Tensor, filled: Tensor
+        self, model: Program, guide: Program, whole: Tensor, filled: Tensor
     ) -> Tensor:  # (C, B)
-        """Scores of complete rows, once each, and of the copies ``(C, M, D)`` of the others."""
-        rows = torch.cat([x[~holed], filled.flatten(0, 1)])
+        """Scores of the copies ``(C, M, D)``, and of the rows ``(B - M, D)``, once each."""
+        rows = torch.cat([whole, filled.flatten(0, 1)])
         scores = self._inner_bound(model, guide, rows)
-        whole, copies = scores.split([len(rows) - filled[..., 0].numel(), filled[..., 0].numel()])
-        log_p = _spread(copies.unflatten(0, filled.shape[:2]), holed)
-        log_p[:, ~holed] = whole
-        return log_p
+        of_whole, of_copies = scores.split([len(whole), len(rows) - len(whole)])
+        return torch.cat(
+            [of_copies.unflatten(0, filled.shape[:2]), of_whole.expand(len(filled), -1)], 1
+        )
 
     def _inner_bound(self, model: Program, guide: Program, rows: Tensor) -> Tensor:  # (rows,)
         inner, training = self.inner, torch.is_grad_enabled()
-        inner.step = self.step
 
         def draw(**how: Any) -> Particles:
             return inner._draw(model, guide, (rows,), {}, **how)
@@ -202,11 +209,20 @@ class VGI(Objective):
         return value
 
 
-def _spread(part: Tensor, where: Tensor) -> Tensor:
-    """``(C, M)`` at the M rows that ``where`` ``(B,)`` marks, zeros at the others: ``(C, B)``."""
-    whole = part.new_zeros(len(part), len(where))
-    whole[:, where] = part
-    return whole
+def _places(x: Tensor) -> int:
+    """How many rows are scored by chains: those with missing entries, up to a full eighth.
+
+    Complete rows among them are scored by copies. So recorded steps, whose shapes are fixed, are
+    of few kinds.
+    """
+    eighth = -(-len(x) // 8)
+    holed = int(x.isnan().any(-1).sum())
+    return min(-(-holed // eighth) * eighth, len(x))
+
+
+def _padded(part: Tensor, count: int) -> Tensor:
+    """``(C, M)`` followed by zeros: ``(C, count)``."""
+    return torch.nn.functional.pad(part, (0, count - part.shape[1]))
 
 
 def _rows(conditionals: Any, x: Any, index: Any = None) -> tuple[Tensor, Tensor | None]:

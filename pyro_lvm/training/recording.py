@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -25,6 +25,7 @@ from pyro_lvm.training.fabric import Fabric
 
 __all__ = [
     "Recorded",
+    "decided",
     "graph_inputs",
     "is_recordable",
     "reason_of",
@@ -53,15 +54,21 @@ class Recorded(NamedTuple):
 
 
 def is_recordable(objective: Objective) -> bool:
-    """Whether it keeps nothing but its step, or changes that in place."""
-    return objective.keeps_in_place or set(objective.state_dict()) == {"step", *_FOUND}
+    """Whether it keeps nothing but its step, or changes that in place, and what it holds too."""
+    plain = {"step", *_FOUND}
+    return all(each.keeps_in_place or {*each.state_dict()} == plain for each in _held(objective))
+
+
+def decided(objective: Objective) -> Hashable:
+    """What its ``before_step`` settled for this step, and a graph takes as given."""
+    return getattr(objective, "decided", None)
 
 
 def graph_inputs(objective: Objective, args: Any, kwargs: Any) -> list[Tensor]:
     """Tensors of the batch, and what the objective's schedules hold at this step."""
     tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
     device = tensors[0].device if tensors else None
-    factors = [at_step(getattr(objective, n), objective.step) for n in _scheduled(objective)]
+    factors = [at_step(getattr(each, n), each.step) for each, n in _scheduled(objective)]
     return [*tensors, *(torch.tensor(factor, device=device) for factor in factors)]
 
 
@@ -111,8 +118,12 @@ def undisturbed(objective: Objective, loss: nn.Module) -> Iterator[None]:
         with torch.random.fork_rng(devices), resting():
             yield
     finally:
-        now = objective.state_dict()
-        objective.load_state_dict(state | {name: now[name] for name in _FOUND})
+        found = [
+            (each, {name: getattr(each, name) for name in _FOUND}) for each in _held(objective)
+        ]
+        objective.load_state_dict(state)
+        for each, values in found:
+            vars(each).update(values)
         for buffer, before in buffers:
             buffer.copy_(before)
 
@@ -130,19 +141,27 @@ def _is_of_program(filename: str) -> bool:
     return not filename.startswith("<") and not any(libraries)
 
 
-def _scheduled(objective: Objective) -> list[str]:
-    return [name for name in objective.schedules if callable(getattr(objective, name))]
+def _held(objective: Objective) -> list[Objective]:
+    """The objective, and those that it holds."""
+    return [objective, *(each for each in vars(objective).values() if isinstance(each, Objective))]
+
+
+def _scheduled(objective: Objective) -> list[tuple[Objective, str]]:
+    named = [(each, name) for each in _held(objective) for name in each.schedules]
+    return [(each, name) for each, name in named if callable(getattr(each, name))]
 
 
 @contextmanager
 def _within_graph(objective: Objective, factors: Sequence[Tensor]) -> Iterator[None]:
     """Tensors in the place of schedules, and nothing that goes before a step."""
-    own = dict(vars(objective))
-    tensors = dict(zip(_scheduled(objective), factors, strict=True))
-    constant = {name: lambda step, value=value: value for name, value in tensors.items()}
-    vars(objective).update(constant, before_step=lambda *args: None)
+    scheduled = _scheduled(objective)
+    own = [getattr(each, name) for each, name in scheduled]
+    for (each, name), value in zip(scheduled, factors, strict=True):
+        setattr(each, name, lambda step, value=value: value)
+    vars(objective)["before_step"] = lambda *args: None
     try:
         yield
     finally:
         del vars(objective)["before_step"]
-        vars(objective).update({name: own[name] for name in constant})
+        for (each, name), schedule in zip(scheduled, own, strict=True):
+            setattr(each, name, schedule)
