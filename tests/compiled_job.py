@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
-from processes_job import CASES, trained
+from processes_job import CASES, SHARED, SharedAdam, trained
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -13,4 +13,5 @@ if __name__ == "__main__":
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     results = {name: trained(name, rank, compile="graph") for name in CASES}
     results["inductor"] = trained("ELBO", rank, compile="inductor")
+    results["ZeRO"] = trained("ELBO", rank, compile="graph", optimizer=SharedAdam(), **SHARED)
     torch.save(results, folder / f"{rank}.pt")

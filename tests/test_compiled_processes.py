@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from processes_job import CASES, trained
+from processes_job import CASES, SHARED, adam, trained
 
 JOB = Path(__file__).with_name("compiled_job.py")
 
@@ -27,7 +27,14 @@ def by_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("case", [*CASES, "inductor"])
 def test_two_processes_do_what_one_does(case: str, by_two: list[dict[str, Any]]) -> None:
-    one = trained("ELBO" if case == "inductor" else case)
+    check_same(by_two, case, trained("ELBO" if case == "inductor" else case))
+
+
+def test_the_state_of_an_optimizer_is_shared_out(by_two: list[dict[str, Any]]) -> None:
+    check_same(by_two, "ZeRO", trained("ELBO", optimizer=adam, **SHARED))
+
+
+def check_same(by_two: list[dict[str, Any]], case: str, one: dict[str, Any]) -> None:
     for two in by_two:
         torch.testing.assert_close(two[case]["loss"], one["loss"], rtol=1e-12, atol=0)
         torch.testing.assert_close(two[case]["parameters"], one["parameters"])
