@@ -54,6 +54,21 @@ class WeightedObjective(Objective):
 
     Raises:
         ValueError: an argument out of range.
+
+    Example:
+        The model ascends the importance-weighted bound, the guide the mean of log q over draws
+        that are weighted: the wake phase of reweighted wake-sleep.
+
+        >>> from pyro_lvm.weights import log_mean_exp
+        >>> class Wake(WeightedObjective):
+        ...     takes = ("score",)
+        ...     def bound_per_datum(self, log_weights):
+        ...         return log_mean_exp(log_weights)
+        ...     def coefficients(self, log_weights):
+        ...         share = torch.softmax(log_weights, 0)
+        ...         return Coefficients(model=share, score=share)
+        >>> Wake(num_particles=5)
+        Wake(num_particles=5, gradient='score')
     """
 
     takes: ClassVar[tuple[str, ...]] = ("score", "dreg")

@@ -41,6 +41,21 @@ class Finding:
         numbers: for the record, by name.
         figures: by caption.
         table: to be read below the figures.
+
+    Example:
+        A check of your own, for ``report(..., checks=[enough])``.
+
+        >>> import torch
+        >>> from pyro_lvm.diagnostics import Status
+        >>> from pyro_lvm.oracles import LinearGaussian
+        >>> def enough(case):
+        ...     least = float(case.weighted.effective_sample_size.min())
+        ...     status = Status.PASS if least > 100 else Status.WARN
+        ...     return Finding(Verdict("enough", status, f"ESS {least:.0f}."), {"ess": least})
+        >>> oracle = LinearGaussian(torch.ones(2, 1), torch.ones(2))
+        >>> case = Case(oracle.model, oracle.exact_guide, (torch.zeros(3, 2),), num_samples=500)
+        >>> print(enough(case).verdict)
+        [pass] enough: ESS 500.
     """
 
     verdict: Verdict

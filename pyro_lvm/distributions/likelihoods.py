@@ -37,6 +37,19 @@ class Likelihood(PyroModule):
     Args:
         features: number of columns, D.
         outputs_per_feature: how many numbers each column takes.
+
+    Example:
+        One of your own, for waiting times.
+
+        >>> from pyro_lvm.models import VAE
+        >>> class ExponentialLikelihood(Likelihood):
+        ...     def forward(self, output):
+        ...         return dist.Exponential(output.exp())
+        ...     def start(self, mean):
+        ...         return -mean.log()
+        >>> model = VAE(in_features=3, latent_features=2, likelihood=ExponentialLikelihood(3))
+        >>> bool((model(size=5) > 0).all())
+        True
     """
 
     def __init__(self, features: int, outputs_per_feature: int = 1) -> None:

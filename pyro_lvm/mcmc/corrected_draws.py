@@ -25,6 +25,14 @@ class CorrectedDraws:
         values: ``(chains, draws, features)``.
         acceptance: ``(chains,)``, share of proposals accepted.
         quality: of the discriminator on samples it has not seen; None if it was never fitted.
+
+    Example:
+        >>> import torch
+        >>> draws = CorrectedDraws(torch.randn(4, 500, 2), torch.full((4,), 0.8), quality=None)
+        >>> draws.ess > 1000, draws.rhat < 1.05
+        (True, True)
+        >>> draws.verdict().status
+        <Status.WARN: 'warn'>
     """
 
     values: Tensor

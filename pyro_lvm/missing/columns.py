@@ -76,6 +76,13 @@ class RealColumn(Column):
         mean: of the observed cells, of their logarithms if ``log``, and
         scale: their standard deviation.
         log: whether the numbers are logarithms; the likelihood is then log-Normal.
+
+    Example:
+        >>> series = pd.Series([1.0, 3.0, None], name="dose")
+        >>> column = RealColumn.of(series)
+        >>> numbers = column.numbers(series)
+        >>> numbers, column.restored(numbers).tolist()
+        (array([-1.,  1., nan]), [1.0, 3.0, nan])
     """
 
     mean: float
@@ -117,7 +124,16 @@ class RealColumn(Column):
 
 @dataclass(frozen=True)
 class CountColumn(Column):
-    """Whole numbers from 0, as they are; negative binomial, as counts vary more than Poisson."""
+    """Whole numbers from 0, as they are; negative binomial, as counts vary more than Poisson.
+
+    Example:
+        >>> series = pd.Series([0, 7, None], name="visits", dtype="Int64")
+        >>> column = CountColumn(series.name, series.dtype)
+        >>> column.numbers(series)
+        array([ 0.,  7., nan])
+        >>> column.restored(np.array([0.2, 6.9, 3.4])).tolist()
+        [0, 7, 3]
+    """
 
     def numbers(self, series: Any) -> Numbers:
         raw = _floats(series)
@@ -133,7 +149,13 @@ class CountColumn(Column):
 
 @dataclass(frozen=True)
 class BinaryColumn(Column):
-    """False and True as 0 and 1."""
+    """False and True as 0 and 1.
+
+    Example:
+        >>> series = pd.Series([True, None], name="fever", dtype="boolean")
+        >>> BinaryColumn(series.name, series.dtype).numbers(series)
+        array([ 1., nan])
+    """
 
     def numbers(self, series: Any) -> Numbers:
         raw = _floats(series)
@@ -149,7 +171,16 @@ class BinaryColumn(Column):
 
 @dataclass(frozen=True)
 class ClassColumn(Column):
-    """Categories, by their number; the dtype holds them and whether they are ordered."""
+    """Categories, by their number; the dtype holds them and whether they are ordered.
+
+    Example:
+        >>> series = pd.Series(["mild", "severe", None], name="pain", dtype="category")
+        >>> column = ClassColumn(series.name, series.dtype)
+        >>> column.numbers(series), column.num_classes
+        (array([ 0.,  1., nan]), 2)
+        >>> column.restored(np.array([1.0, 0.0])).tolist()
+        ['severe', 'mild']
+    """
 
     @property
     def num_classes(self) -> int:

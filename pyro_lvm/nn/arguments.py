@@ -70,6 +70,15 @@ def check_size(name: str, size: Any) -> int:
 
     Raises:
         ProgramError: it is not.
+
+    Example:
+        >>> check_size("in_features", 784)
+        784
+        >>> check_size("in_features", 0)
+        Traceback (most recent call last):
+            ...
+        pyro_lvm.errors.ProgramError: in_features: expected an integer >= 1, got 0.
+        Try: Check in_features.
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ProgramError(explain(name, "an integer >= 1", repr(size), f"Check {name}."))
@@ -79,8 +88,17 @@ def check_size(name: str, size: Any) -> int:
 def check_positive(name: str, value: Any, instead: str) -> float:
     """``value`` if it is a number above 0, and finite.
 
+    Args:
+        name: of the argument.
+        value: to be checked.
+        instead: what the error says to pass.
+
     Raises:
         ProgramError: it is not.
+
+    Example:
+        >>> check_positive("rate", 30, "30.0")
+        30.0
     """
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not 0 < value < inf:
@@ -91,7 +109,16 @@ def check_positive(name: str, value: Any, instead: str) -> float:
 
 
 def check_choice(name: str, choice: str, known: Sequence[str] | Mapping[str, Any]) -> None:
-    """Raise :class:`ProgramError` unless ``choice`` is one of ``known``."""
+    """Raise :class:`ProgramError` unless ``choice`` is one of ``known``.
+
+    Example:
+        >>> check_choice("noise", "normal", ("normal", "uniform"))
+        >>> check_choice("noise", "gaussian", ("normal", "uniform"))
+        Traceback (most recent call last):
+            ...
+        pyro_lvm.errors.ProgramError: noise: expected one of ['normal', 'uniform'], got 'gaussian'.
+        Try: Pass noise='normal'.
+    """
     if choice not in known:
         first = next(iter(known))
         raise ProgramError(

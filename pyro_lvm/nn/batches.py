@@ -53,6 +53,10 @@ def check_num_data(num_data: Any) -> int | None:
 
     Raises:
         ProgramError: it is neither.
+
+    Example:
+        >>> check_num_data(60_000), check_num_data(None)
+        (60000, None)
     """
     return None if num_data is None else check_size("num_data", num_data)
 

@@ -111,7 +111,13 @@ class ConditionalNormal(nn.Module):
 
 
 def diagonal_normal(loc: Tensor, scale: Tensor | float) -> dist.TorchDistribution:
-    """Independent Normals over the last dim, which is the event dim."""
+    """Independent Normals over the last dim, which is the event dim.
+
+    Example:
+        >>> normal = diagonal_normal(torch.zeros(5, 2), 1.0)
+        >>> normal.batch_shape, normal.event_shape
+        (torch.Size([5]), torch.Size([2]))
+    """
     normal: dist.TorchDistribution = dist.Normal(loc, scale).to_event(1)
     return normal
 
@@ -133,7 +139,12 @@ def positive_scale(raw: Tensor, transform: str = "softplus", floor: float = 1e-6
 
 
 def widen(x: Tensor) -> Tensor:
-    """``x`` in float32 if it is float16 or bfloat16 (autocast's work), else as it is."""
+    """``x`` in float32 if it is float16 or bfloat16 (autocast's work), else as it is.
+
+    Example:
+        >>> [widen(torch.zeros(1, dtype=d)).dtype for d in (torch.bfloat16, torch.float64)]
+        [torch.float32, torch.float64]
+    """
     return x.float() if x.dtype in _NARROW else x
 
 

@@ -103,6 +103,12 @@ class SkipMLP(nn.Module):
 
     Raises:
         ProgramError: a size below 1.
+
+    Example:
+        >>> import torch
+        >>> network, memory = SkipMLP(3, 4, (6, 9, 9)), [torch.zeros(5, m) for m in (6, 9, 9)]
+        >>> network(torch.zeros(7, 5, 3), memory).shape
+        torch.Size([7, 5, 4])
     """
 
     def __init__(self, in_features: int, out_features: int, memory_features: Sequence[int]) -> None:
