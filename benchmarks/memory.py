@@ -3,7 +3,7 @@
 Every tensor that autograd saves is counted once, by storage, parameters and data apart, and
 booked on the network that saved it; the rest is the programs' own arithmetic. Only what
 depends on the latents may grow with K: the decoder and the log-probabilities, not the
-encoder. On a GPU the allocator's own peak is shown too.
+encoder. On a GPU the allocator's own peak is shown too; on the CPU, steps in chunks.
 
     python -m benchmarks.memory --device cpu
 """
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from benchmarks import memory_chunks
 from benchmarks.contenders import Step, contenders
 from benchmarks.programs import NETWORKS, Guide, Model, data
 
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--particles", type=int, nargs="+", default=[1, 5, 50])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["mnist"])
+    parser.add_argument("--draws", type=int, default=5000, help="in chunks, and at once")
     parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -148,7 +150,9 @@ def main() -> None:
     rows.sort(key=lambda row: (row.network, row.objective, row.side, row.particles))
     networks = "; ".join(f"{n}: {NETWORKS[n]}" for n in options.networks)
     text = f"# Memory a step keeps for backward, on {options.device.type} ({networks})\n\n"
-    text += markdown(rows)
+    text += f"    python -m benchmarks.memory --device {options.device.type}\n\n{markdown(rows)}"
+    if options.device.type == "cpu":
+        text += f"\n\n{memory_chunks.section(options.draws)}"
     print(text)
     if options.save:
         RESULTS.mkdir(exist_ok=True)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
     ("name", "options", "rows"),
     [
         ("step_time", ["--networks", "digits", "--repeats", "1", "--no-validate"], 4),
-        ("memory", ["--networks", "digits"], 10),
+        ("memory", ["--networks", "digits", "--draws", "100"], 10),
     ],
 )
 def test_benchmark_prints_its_table(name: str, options: list[str], rows: int) -> None:
