@@ -247,7 +247,8 @@ class Objective(PyroELBO):
 
         Bounds of fewer particles from the same draws:
         ``objective.bound_per_datum(log_weights.unflatten(0, (K, -1)))``. All draws are made
-        at once; :func:`pyro_lvm.diagnostics.log_evidence` makes them in chunks.
+        at once but for ``chunk_particles``; :func:`pyro_lvm.diagnostics.log_evidence` makes
+        them in chunks.
         """
         with torch.no_grad():
             return self._draw(model, guide, args, kwargs).log_weights
