@@ -44,11 +44,14 @@ def options_for(tensors: Sequence[Tensor]) -> dict[str, Any]:
 
 
 def separated(step: Recorded, inputs: Sequence[Tensor]) -> Recorded:
-    """The step, with copies of its gradients if two share memory: they are changed in place."""
+    """The step, with copies of its results where two, or two runs, share memory.
+
+    Gradients are changed in place: one may be another, or a tensor of the program or the batch.
+    """
     with torch.no_grad():
-        outputs = step.run(*inputs)
-    places = {output.untyped_storage().data_ptr() for output in outputs}
-    return step if len(places) == len(outputs) else step._replace(run=_copied(step.run))
+        results = [*step.run(*inputs), *step.run(*inputs)]
+    places = {result.untyped_storage().data_ptr() for result in results}
+    return step if len(places) == len(results) else step._replace(run=_copied(step.run))
 
 
 def replayed(step: Recorded, inputs: Sequence[Tensor]) -> Tensor:
@@ -86,11 +89,6 @@ class _Replay(torch.autograd.Function):
             expected, found = "one backward pass through a compiled loss", "a second one"
             hint = "Call the loss again: a replayed step keeps no values."
             raise ProgramError(explain("backward", expected, found, hint))
-        return None, None, *_times(gradients, slope)
-
-
-def _times(gradients: Sequence[Tensor], slope: Tensor) -> Sequence[Tensor]:
-    """On the CPU, where a look costs nothing, without the pass over all gradients for a 1."""
-    if slope.is_cpu and slope.item() == 1.0:
-        return gradients
-    return torch._foreach_mul(gradients, slope)
+        if not (slope.is_cpu and slope.item() == 1.0):  # a look costs nothing on the CPU
+            torch._foreach_mul_(gradients, slope)
+        return None, None, *gradients
