@@ -5,6 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from explained import explained
+from mixing_programs import LOG_P, MAX_Z, MIXING, X, model
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -12,17 +13,6 @@ from pyro_lvm.errors import ParameterError, ProgramError
 from pyro_lvm.objectives import IWHVI, SIVI
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-MAX_Z = 5.0
-MIXING = {"is_auxiliary": True}
-X = torch.tensor([1.5], dtype=torch.float64)
-LOG_P = dist.Normal(torch.zeros_like(X), 2**0.5).log_prob(X)
-
-
-def model(x: Tensor) -> None:
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
 def guide(x: Tensor) -> None:
