@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Hashable
 from functools import partial
 from inspect import signature
 from math import isfinite
@@ -84,6 +85,9 @@ class Objective(PyroELBO):
     keeps_in_place: ClassVar[bool] = False
     """Whether training steps change what it keeps, beyond ``step``, in place, as does
     :meth:`load_state_dict`: so that they can be recorded once and replayed."""
+
+    decided: Hashable = None
+    """What :meth:`before_step` settled for a step by values: a recorded step is for one such."""
 
     schedules: ClassVar[tuple[str, ...]] = ("beta",)
     """The arguments that a loss reads at each step, numbers or functions of the step."""

@@ -230,8 +230,8 @@ for warning in told:
 # A bound of K particles is a function of K numbers for each datum, but to make them the decoder
 # runs on all K draws, and what it computes is kept for the backward pass. `chunk_particles` makes
 # some of them at a time and computes them once more in the backward pass. The gradient is the
-# same; the memory that grows with K is that of the draws and their log-probabilities alone,
-# beside what one chunk takes while it is there.
+# same, and what a step keeps is a few numbers for each particle and datum, beside what one chunk
+# takes while it is there.
 
 
 # %%
@@ -365,6 +365,13 @@ with tempfile.TemporaryDirectory() as folder:
 #
 # Every process writes nothing but the first. If one is killed, the others end too, and the same
 # command goes on from the last checkpoint, because the script says `resume=True`.
+#
+# Adam keeps two numbers for each parameter. For a large decoder, share them out:
+# `fit(..., strategy="ddp", optimizer=lambda parameters: ZeroRedundancyOptimizer(parameters,
+# torch.optim.Adam, lr=1e-3))`, from `torch.distributed.optim`. The steps are Adam's, each process
+# holds its share of the moments, and checkpoints are whole: the first process gathers them. With
+# `strategy="ddp"` the same script also runs in one process. Parameters and gradients stay whole in
+# every process; FSDP and DeepSpeed are refused, with the reason.
 
 # %% [markdown]
 # What to take home:

@@ -19,7 +19,6 @@ from pyro_lvm.tracing import Program
 from pyro_lvm.training.programs import Programs
 from pyro_lvm.training.recording import (
     Recorded,
-    decided,
     graph_inputs,
     is_recordable,
     reason_of,
@@ -174,7 +173,7 @@ class CompiledLoss(nn.Module):
             for parameter in module._parameters.values()
         ]
         buffers = [id(buffer) for module in modules for buffer in module._buffers.values()]
-        rest = (decided(self.objective), _autocast(), torch.get_default_dtype())
+        rest = (self.objective.decided, _autocast(), torch.get_default_dtype())
         return str(structure), *kinds, *modes, *parameters, *buffers, *rest
 
     def _give_up(self, reason: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -25,7 +25,6 @@ from pyro_lvm.training.fabric import Fabric
 
 __all__ = [
     "Recorded",
-    "decided",
     "graph_inputs",
     "is_recordable",
     "reason_of",
@@ -57,11 +56,6 @@ def is_recordable(objective: Objective) -> bool:
     """Whether it keeps nothing but its step, or changes that in place, and what it holds too."""
     plain = {"step", *_FOUND}
     return all(each.keeps_in_place or {*each.state_dict()} == plain for each in _held(objective))
-
-
-def decided(objective: Objective) -> Hashable:
-    """What its ``before_step`` settled for this step, and a graph takes as given."""
-    return getattr(objective, "decided", None)
 
 
 def graph_inputs(objective: Objective, args: Any, kwargs: Any) -> list[Tensor]:
