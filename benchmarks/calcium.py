@@ -22,6 +22,7 @@ import torch
 from benchmarks import calcium_guides, calcium_oasis, kept
 from benchmarks.calcium_cells import SETS, Cells, cells_of
 from benchmarks.calcium_scores import Found, scores
+from benchmarks.command_line import parser_of
 from pyro_lvm.diagnostics import spread
 
 __all__ = ["METHODS", "by_seed", "main", "markdown", "runs_of"]
@@ -42,9 +43,7 @@ Scores = Mapping[str, Sequence[float]]
 
 def main() -> None:
     """Run what is not yet done and print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("sets", nargs="+", choices=SETS)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--root", type=Path, help="folder of the real recordings")

@@ -10,7 +10,6 @@ few traces, and the time for all of them is in proportion. Methods take turns.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
 from statistics import median
 from time import process_time
@@ -19,6 +18,7 @@ import pyro
 import torch
 from pyro.infer import MCMC, NUTS
 
+from benchmarks.command_line import parser_of
 from pyro_lvm.guides import SpikeGuide
 from pyro_lvm.models import LinearCalcium
 from pyro_lvm.models.calcium_simulation import Recording, simulate
@@ -31,9 +31,7 @@ _PARAMETERS = ("amplitude", "decay", "baseline", "noise_scale", "firing_rate")
 
 def main() -> None:
     """Print one line a method."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--traces", type=int, default=1000)
     parser.add_argument("--frames", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)

@@ -37,6 +37,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from benchmarks import kept
+from benchmarks.command_line import parser_of
 from benchmarks.kernel_priors import LATENTS, QUIET, SIZES, Learned, learned_priors, xavier
 from pyro_lvm import fit
 from pyro_lvm.data import DataSplits, mnist
@@ -160,9 +161,7 @@ def cell(values: Sequence[float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train the priors, run what is not yet done and print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=500, help="of each network")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sources", type=int, default=4, help="number of source networks")

@@ -11,7 +11,6 @@ the others.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from benchmarks.command_line import parser_of
 from benchmarks.evidence_models import MODELS, Case
 from benchmarks.kept import outcome
 from pyro_lvm.diagnostics import AIS, SMC, LogEvidence, bidirectional, log_evidence
@@ -98,7 +98,7 @@ def run(name: str, seed: int, num_data: int | None = None) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--num-data", type=int, help="of each model; by default 40")
     parser.add_argument("--no-save", action="store_true", help="keep and write nothing")

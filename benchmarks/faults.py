@@ -23,6 +23,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
+from benchmarks.command_line import parser_of
 from benchmarks.faults_planted import EXACT, FAULTS, Planted
 from benchmarks.kept import keep
 from pyro_lvm.diagnostics import (
@@ -181,9 +182,7 @@ def table(planted: Mapping[str, Planted], found: Mapping[str, list[Caught]], **h
 
 def main() -> None:
     """Run what is not yet done and print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument(
         "--exact-seeds",

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from benchmarks.command_line import parser_of
 from pyro_lvm import fit
 from pyro_lvm.data import digits, mnist
 from pyro_lvm.diagnostics import log_evidence
@@ -181,7 +182,7 @@ def table(outcomes: Mapping[str, Sequence[Outcome]], num_samples: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, evaluate, print the table and write it beside the script."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("experiment", choices=list(EXPERIMENTS))
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--seeds", type=int, default=3)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks import memory_chunks
+from benchmarks.command_line import parser_of
 from benchmarks.contenders import Step, contenders
 from benchmarks.programs import NETWORKS, Guide, Model, data
 
@@ -130,9 +131,7 @@ def markdown(rows: list[Row]) -> str:
 
 def main() -> None:
     """Measure, print the table, write it to ``benchmarks/results``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--particles", type=int, nargs="+", default=[1, 5, 50])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["mnist"])

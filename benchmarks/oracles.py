@@ -9,7 +9,6 @@ of 1000 draws, in nats per datum (of all data for the regressions), over several
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from pyro.infer.autoguide import AutoMultivariateNormal
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from benchmarks.command_line import parser_of
 from pyro_lvm import fit
 from pyro_lvm.guides import (
     AmortizedCategorical,
@@ -147,7 +147,7 @@ def line(name: str, objective: str, gaps: Sequence[tuple[float, float]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train each guide, print the table and write it beside the script."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(arguments)

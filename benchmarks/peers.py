@@ -24,6 +24,7 @@ from unittest.mock import patch
 import pyro
 import torch
 
+from benchmarks.command_line import parser_of
 from benchmarks.kept import Run, finished, found
 from benchmarks.peers_answers import answers
 from benchmarks.peers_case import Case
@@ -83,9 +84,7 @@ def _version(package: str) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the page, write it to ``benchmarks/results``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--particles", type=int, nargs="+", default=[1, 5, 50])
     parser.add_argument("--rounds", type=int, default=15)

@@ -9,7 +9,6 @@ lower.
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from collections.abc import Sequence
 
@@ -17,6 +16,7 @@ import pyro
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.command_line import parser_of
 from benchmarks.peers import CASES
 from benchmarks.peers_steps import OURS, Step, steps
 
@@ -48,9 +48,7 @@ def _kind(name: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=["MNIST-size VAE"])
     parser.add_argument("--particles", type=int, default=5)
     parser.add_argument("--backend", default="inductor", help="of our compiled step")

@@ -10,12 +10,12 @@ single spikes, or there are too few, and the usual one stays.
 
 from __future__ import annotations
 
-import argparse
 from statistics import mean
 from typing import NamedTuple
 
 import torch
 
+from benchmarks.command_line import parser_of
 from pyro_lvm.models import LinearCalcium
 from pyro_lvm.models.calcium_simulation import draw_cells, record, scale_of_level
 
@@ -83,9 +83,7 @@ def table(found: dict[str, list[Start]]) -> str:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--cells", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()

@@ -23,6 +23,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from benchmarks.command_line import parser_of
 from pyro_lvm.guides import SpikeGuide
 from pyro_lvm.models.calcium_simulation import draw_cells, record
 from pyro_lvm.nn import TraceEncoder
@@ -133,9 +134,7 @@ def _cell(found: Sequence[Score | None]) -> str:
 
 def main() -> None:
     """Train on all seeds, print the table, write it to ``benchmarks/results``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=300, help="for each rate")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True)

@@ -28,6 +28,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from benchmarks.command_line import parser_of
 from pyro_lvm.distributions.implicit import is_implicit
 from pyro_lvm.guides import SpikeGuide
 from pyro_lvm.models import LinearCalcium
@@ -253,9 +254,7 @@ def _encoder() -> TraceEncoder:
 
 def main() -> None:
     """Train on all seeds, print the table, write it to ``benchmarks/results``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", choices=RECIPES, default=WITH_DENSITY)

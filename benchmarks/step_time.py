@@ -23,6 +23,7 @@ import pyro
 import torch
 from torch import nn
 
+from benchmarks.command_line import parser_of
 from benchmarks.contenders import Step, contenders
 from benchmarks.programs import BY_HAND, NETWORKS, Guide, Model, data
 
@@ -165,9 +166,7 @@ def save(rows: list[Row], text: str, device: torch.device) -> None:
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """What benchmarks of a step are asked for."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(description)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(

@@ -12,6 +12,7 @@ import pyro
 import torch
 
 from benchmarks import kept
+from benchmarks.command_line import parser_of
 from benchmarks.tables import markdown
 
 __all__ = ["RESULTS", "Suite"]
@@ -72,9 +73,7 @@ class Suite:
         return outcomes
 
     def _parse(self, arguments: Sequence[str] | None) -> argparse.Namespace:
-        parser = argparse.ArgumentParser(
-            description=self.about, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        parser = parser_of(self.about)
         known = ", ".join(map(repr, self.parts))
         parser.add_argument("parts", nargs="*", help=f"of {known}; by default all")
         parser.add_argument("--seeds", type=int, default=3, help="how many")

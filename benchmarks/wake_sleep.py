@@ -23,6 +23,7 @@ import torch
 from pyro.infer import ReweightedWakeSleep as PyroReweightedWakeSleep
 from torch import Tensor, nn
 
+from benchmarks.command_line import parser_of
 from pyro_lvm.objectives import ReweightedWakeSleep
 from pyro_lvm.oracles import LinearGaussian
 
@@ -159,9 +160,7 @@ def markdown(rows: list[Row]) -> str:
 
 def main() -> None:
     """Train on all seeds, print the table, write it to ``benchmarks/results``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True)
