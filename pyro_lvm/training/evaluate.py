@@ -48,9 +48,9 @@ class DatumCount:
 
     def __call__(self, batch: Batch) -> float:
         if batch.size not in self.known:
-            with seeded("count"), self.programs.evaluating():
-                particles = self.objective.particles(
-                    self.programs.model, self.programs.guide, *batch.args, **batch.kwargs
+            with seeded("count"), torch.no_grad(), self.programs.evaluating():
+                particles = self.objective._draw(  # in chunks without draws, unlike particles()
+                    self.programs.model, self.programs.guide, batch.args, batch.kwargs
                 )
             self.known[batch.size] = _num_data(particles, batch)
             if self.is_share and not particles.log_weights.shape[1:]:
