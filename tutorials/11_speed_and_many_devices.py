@@ -12,7 +12,7 @@
 # A Pyro program is run by handlers: for every site a message goes up and down a stack, in Python,
 # at every step. For a small model that is most of the time. This tutorial records a step once and
 # replays it without Python, says what a recording holds and when there can be none, trains with
-# thousands of particles in a fraction of their memory, reads data that stay on disk, and starts two
+# thousands of particles in the memory of some, reads data that stay on disk, and starts two
 # processes.
 #
 # Set the environment variable `PYRO_LVM_SMOKE=1` to run it all in seconds, with numbers that
@@ -230,8 +230,8 @@ for warning in told:
 # A bound of K particles is a function of K numbers for each datum, but to make them the decoder
 # runs on all K draws, and what it computes is kept for the backward pass. `chunk_particles` makes
 # some of them at a time and computes them once more in the backward pass. The gradient is the
-# same, and what a step keeps is a few numbers for each particle and datum, beside what one chunk
-# takes while it is there.
+# same; what grows with K is a few numbers for each particle and datum, the log-weights and their
+# slopes, beside what one chunk takes while it is there.
 
 
 # %%
