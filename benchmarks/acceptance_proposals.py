@@ -1,4 +1,4 @@
-"""Flows trained as independent proposals, by objectives of their own.
+"""Flows, and a mixture, trained as independent proposals by objectives of their own.
 
 Each is judged by chains that its draws feed: acceptance, effective sample size and distance to
 the target, and what they cost.
@@ -12,14 +12,12 @@ from time import process_time
 from typing import NamedTuple
 
 import pyro
-import pyro.distributions as dist
 import torch
 from matplotlib.figure import Figure
-from pyro.distributions.transforms import AffineTransform
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.distributions import Transform, constraints
 
+from benchmarks.acceptance_families import Flow, Mixture
 from benchmarks.acceptance_targets import TARGETS, model, scores
 from pyro_lvm.metropolis import independence_chain
 from pyro_lvm.objective import Objective
@@ -28,15 +26,14 @@ from pyro_lvm.objectives import ELBO, MHAcceptance
 __all__ = ["OBJECTIVES", "RUNS", "fitted", "picture", "run"]
 
 STEPS, RATE, MAX_NORM, DRAWS = 2500, 5e-3, 5.0, 256
-MAX_LOG_SCALE = 2.0  # of one coupling
 CHAINS, LENGTH, WARMUP = 64, 1000, 100
-START = 4.0  # standard deviation of the flow at first: all targets are within it
 
 
 class Setting(NamedTuple):
-    """An objective, and a learning rate that is level for a share of the steps, then falls to 0."""
+    """An objective, its guide, and a rate, level for a share of the steps, then falling to 0."""
 
     objective: Callable[[], Objective]
+    guide: Callable[[], PyroModule] = Flow
     rate: float = RATE
     level: float = 0.5
 
@@ -46,62 +43,17 @@ OBJECTIVES = {
     "reverse KL": Setting(partial(ELBO, 2 * DRAWS)),
     "symmetric KL": Setting(partial(MHAcceptance, DRAWS, lower_bound="symmetric")),
     "acceptance": Setting(partial(MHAcceptance, DRAWS)),
-    FAST: Setting(partial(MHAcceptance, DRAWS), 2 * RATE, level=0.0),
+    FAST: Setting(partial(MHAcceptance, DRAWS), rate=2 * RATE, level=0.0),
+    "reverse KL of a mixture": Setting(partial(ELBO, 2 * DRAWS), Mixture, 6 * RATE),
+    "acceptance of a mixture": Setting(partial(MHAcceptance, DRAWS), Mixture, 6 * RATE),
 }
 RUNS = [f"{t}, {o}" for t in TARGETS for o in OBJECTIVES if o != FAST or t == "mog2"]
 
 
-class Coupling(Transform):
-    """One coordinate moved and scaled as the other says, and the two exchanged."""
-
-    bijective = True
-    domain = codomain = constraints.real_vector
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__(cache_size=1)
-        self.net = net
-
-    def _affine(self, kept: Tensor) -> list[Tensor]:
-        shift, log_scale = self.net(kept).chunk(2, -1)
-        return [shift, MAX_LOG_SCALE * torch.tanh(log_scale / MAX_LOG_SCALE)]
-
-    def _call(self, x: Tensor) -> Tensor:
-        kept, moved = x.chunk(2, -1)
-        shift, log_scale = self._affine(kept)
-        return torch.cat([moved * log_scale.exp() + shift, kept], -1)
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        moved, kept = y.chunk(2, -1)
-        shift, log_scale = self._affine(kept)
-        return torch.cat([kept, (moved - shift) * (-log_scale).exp()], -1)
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._affine(x[..., :1])[1].squeeze(-1)
-
-
-class Proposal(PyroModule):
-    """A flow of six affine couplings on the plane, wide at first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.nets = nn.ModuleList(
-            nn.Sequential(nn.Linear(1, 32), nn.SiLU(), nn.Linear(32, 2)) for _ in range(6)
-        )
-        for net in self.nets:
-            nn.init.zeros_(net[-1].bias)
-            nn.init.normal_(net[-1].weight, std=0.01)
-        self.log_scale = nn.Parameter(torch.full((2,), START).log())
-
-    def forward(self) -> None:
-        widened = AffineTransform(0.0, self.log_scale.exp(), event_dim=1)
-        layers = [*(Coupling(net) for net in self.nets), widened]
-        noise = dist.Normal(torch.zeros(2), 1.0).to_event(1)
-        pyro.sample("z", dist.TransformedDistribution(noise, layers))
-
-
-def fitted(name: str, objective: str, steps: int) -> Proposal:
+def fitted(name: str, objective: str, steps: int) -> PyroModule:
     """By Adam on clipped gradients."""
-    guide, setting = Proposal(), OBJECTIVES[objective]
+    setting = OBJECTIVES[objective]
+    guide = setting.guide()
     module = setting.objective()(partial(model, name), guide)
     parameters = [*guide.parameters()]
     optimiser = torch.optim.Adam(parameters, setting.rate)
@@ -136,7 +88,7 @@ def run(name: str, seed: int, steps: int | None = None) -> dict[str, float]:
 
 
 @torch.no_grad()
-def chains(target: str, guide: Proposal) -> tuple[Tensor, float]:
+def chains(target: str, guide: PyroModule) -> tuple[Tensor, float]:
     """States ``(chains, draws, 2)`` after the warm-up, and the acceptance rate."""
     shape = (LENGTH + WARMUP) * CHAINS
     particles = ELBO(shape).particles(partial(model, target), guide)

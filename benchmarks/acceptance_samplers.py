@@ -17,7 +17,7 @@ import torch
 from pyro.infer import HMC, MCMC, NUTS
 from torch import Tensor
 
-from benchmarks.acceptance_proposals import START
+from benchmarks.acceptance_families import START
 from benchmarks.acceptance_targets import TARGETS, model, scores
 from benchmarks.training import train
 from pyro_lvm.mcmc import MarkovMetropolisHastings, RandomWalk
