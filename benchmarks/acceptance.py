@@ -1,6 +1,6 @@
 """Guides as proposals of Metropolis-Hastings, where the answer is known, beside other samplers.
 
-- "proposals": flows trained by reverse KL, symmetric KL and the acceptance rate, on four densities.
+- "proposals": flows and mixtures trained by reverse KL and the acceptance rate, on four densities.
 - "samplers": NUTS and HMC of Pyro, and random walks, on the same.
 - "samples": a target given by samples, and a discriminator in place of the densities.
 
