@@ -1,79 +1,35 @@
 """Imputations against exact conditional distributions: Gaussian, mixed columns, mixtures."""
 
-from collections.abc import Callable
-from functools import partial
 from math import sqrt
 from typing import Any
 
-import arviz
-import numpy as np
-import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from explained import explained
+from imputed_models import (
+    MIXED,
+    NAN,
+    X,
+    conditional,
+    effective,
+    linear,
+    mixed_model,
+    prior_guide,
+    rough_guide,
+)
 from pyro import poutine
 from torch import Tensor
 
 import pyro_lvm
-from pyro_lvm.diagnostics import GibbsSweeps, Imputations, MetropolisWithinGibbs, impute
-from pyro_lvm.distributions import (
-    BernoulliLikelihood,
-    CategoricalLikelihood,
-    GaussianLikelihood,
-    MixedLikelihood,
-    OrdinalLikelihood,
-)
-from pyro_lvm.errors import DataError, DensityError, ProgramError, PyroLVMError
-from pyro_lvm.guides import GibbsConditionals, GibbsGuide, SemiImplicitGuide
-from pyro_lvm.missing import Incomplete, Schema
+from pyro_lvm.diagnostics import impute
+from pyro_lvm.errors import DensityError, ProgramError, PyroLVMError
+from pyro_lvm.guides import SemiImplicitGuide
+from pyro_lvm.missing import Incomplete
 from pyro_lvm.models import VAE, FactorAnalysis, GaussianMixture, ProbabilisticPCA
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-NAN = torch.nan
-X = torch.tensor([[0.5, NAN, -1.0, NAN], [NAN, 1.5, 0.3, 0.1], [NAN, NAN, NAN, NAN]])
-
-
-def linear(kind: Callable[..., Any]) -> Any:
-    """A model of four columns and two latents, far from its start."""
-    model = kind(in_features=4, latent_features=2)
-    with torch.no_grad():
-        model.loading.normal_()
-        model.mean.normal_()
-    model.noise_scale = torch.linspace(0.4, 0.8, len(model.noise_scale))
-    return model
-
-
-def rough_guide(model: Any) -> Callable[[Tensor], None]:
-    """The posterior given the observed entries, shifted and twice as wide."""
-
-    def guide(x: Tensor) -> None:
-        precision_of_x = torch.where(x.isnan(), 0.0, 1 / model.noise_scale.expand(4) ** 2)
-        scaled = model.loading.T * precision_of_x.unsqueeze(-2)  # (B, L, D)
-        covariance = (torch.eye(2) + scaled @ model.loading).inverse()
-        centred = (x - model.mean).nan_to_num(0.0)
-        loc = (covariance @ scaled @ centred.unsqueeze(-1)).squeeze(-1)
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.MultivariateNormal(loc + 0.1, 2 * covariance))
-
-    return guide
-
-
-def conditional(model: Any, row: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of the missing entries of ``row`` given the others."""
-    covariance = model.loading @ model.loading.T + torch.diag(model.noise_scale.expand(4) ** 2)
-    m, o = row.isnan(), ~row.isnan()
-    gain = covariance[m][:, o] @ covariance[o][:, o].inverse()
-    mean = model.mean[m] + gain @ (row - model.mean)[o]
-    return mean, covariance[m][:, m] - gain @ covariance[o][:, m]
-
-
-def effective(imputed: Imputations, row: int, num_samples: int) -> float:
-    """Independent draws that are worth as much as resampled ones."""
-    assert imputed.effective_sample_size is not None
-    return float(1 / (1 / num_samples + 1 / imputed.effective_sample_size[row]))
 
 
 @pytest.mark.parametrize("kind", [FactorAnalysis, ProbabilisticPCA])
@@ -148,25 +104,6 @@ def test_exact_guide_has_equal_weights() -> None:
     torch.testing.assert_close(imputed.effective_sample_size, torch.full((3,), 100.0))
 
 
-def prior_guide(x: Tensor) -> None:
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
-
-
-def mixed_model() -> VAE:
-    """A real column, one of two classes, one of three, one of four ordered; one latent."""
-    parts = [
-        GaussianLikelihood(1),
-        BernoulliLikelihood(1),
-        CategoricalLikelihood(1, 3),
-        OrdinalLikelihood(1, 4),
-    ]
-    model = VAE(4, 1, (), MixedLikelihood(parts))
-    with torch.no_grad():
-        model.decoder.layers[-1].weight.normal_(0.0, 2.0)
-    return model
-
-
 def quadrature(model: VAE, row: Tensor) -> tuple[Tensor, Any]:
     """Weights ``(Z,)`` of a grid of latents given the observed entries, and its columns."""
     grid = torch.linspace(-8, 8, 4001).unsqueeze(-1)
@@ -174,9 +111,6 @@ def quadrature(model: VAE, row: Tensor) -> tuple[Tensor, Any]:
     filled = row.nan_to_num(0.0).expand(len(grid), 4)
     scores = torch.where(row.isnan(), 0.0, columns.log_prob(filled)).sum(-1)
     return torch.softmax(scores - grid[:, 0] ** 2 / 2, 0), columns
-
-
-MIXED = torch.tensor([[0.7, NAN, NAN, NAN], [NAN, 1.0, NAN, 3.0], [-1.0, 0.0, 2.0, NAN]])
 
 
 @torch.no_grad()
@@ -305,118 +239,6 @@ def test_draws_of_no_weight(method: str) -> None:
     assert imputed.values.isfinite().all()
 
 
-# Chains.
-
-
-LAST = MetropolisWithinGibbs(num_chains=1, num_warmup=60, thin=1)
-
-
-@torch.no_grad()
-def test_chains_have_the_exact_conditional_moments() -> None:
-    """The ends of independent chains, many of each row; the guide is wrong on purpose."""
-    model, count = linear(FactorAnalysis), 5000
-    data = X.repeat_interleave(count, 0)
-    imputed = impute(Incomplete(model), rough_guide(model), data, num_samples=1, method=LAST)
-    assert imputed.khat is None
-    assert imputed.acceptance is not None
-    assert ((imputed.acceptance > 0.1) & (imputed.acceptance < 1.0)).double().mean() > 0.99
-    for row, draws in zip(X, imputed.values[0].split(count), strict=True):
-        mean, covariance = conditional(model, row)
-        centred = draws[:, row.isnan()] - mean
-        variances = covariance.diagonal()
-        assert (centred.mean(0).abs() < 4 * (variances / count).sqrt()).all()
-        error = ((variances[:, None] * variances + covariance**2) / count).sqrt()
-        assert ((centred.T @ centred / count - covariance).abs() < 4 * error).all()
-
-
-@torch.no_grad()
-def test_chains_of_a_mixture_summed_out() -> None:
-    """No latent is left to propose: Gibbs moves of the class and the entries, all accepted."""
-    model, count = GaussianMixture(3, 2, enumerate_latents=True), 4000
-    model.components.loc.copy_(torch.tensor([[-0.5, 0.0, 1.0], [0.5, 1.0, -0.5]]))
-    x = torch.tensor([[0.3, NAN, NAN]]).expand(count, 3)
-    columns = model.components(torch.arange(2)).base_dist
-    scores = columns.log_prob(x[:1].nan_to_num(0.0).unsqueeze(1))[..., 0]
-    mean = torch.softmax(scores, -1) @ model.components.loc
-    imputed = impute(Incomplete(model), lambda x: None, x, num_samples=1, method=LAST)
-    assert imputed.acceptance is not None
-    assert (imputed.acceptance == 1).all()
-    draws = imputed.values[0, :, 1:]
-    error = draws.std(0) / sqrt(count)
-    assert ((draws.mean(0) - mean[0, 1:]).abs() < 4 * error).all()
-
-
-def test_chains_of_a_mixed_table() -> None:
-    """Data as a keyword, classes and counts among the columns; observed entries stay."""
-    short, programs = MetropolisWithinGibbs(num_warmup=3, thin=1), (mixed_model(), prior_guide)
-    imputed = impute(Incomplete(programs[0]), programs[1], num_samples=4, method=short, x=MIXED)
-    assert imputed.values.shape == (4, *MIXED.shape)
-    assert imputed.num_chains == 2
-    observed = imputed.values[:, imputed.observed]
-    assert torch.equal(observed, MIXED[~MIXED.isnan()].expand_as(observed))
-
-
-def test_chains_need_data_with_nan() -> None:
-    x, observed = torch.tensor([[0.5, 9.0]]), torch.tensor([[True, False]])
-
-    def model(x: Tensor) -> None:
-        with pyro.plate("data", 1):
-            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
-            fn = dist.Normal(z.unsqueeze(-1), torch.full((2,), 0.1))
-            pyro.sample("x", fn.mask(observed).to_event(1), obs=x)
-
-    def guide(x: Tensor) -> None:
-        with pyro.plate("data", 1):
-            pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
-
-    for data in (x, torch.where(observed, x, NAN)):
-        with explained(ProgramError, "'x' under method='mh'", "NaN", "another way", "Incomplete"):
-            impute(model, guide, data, method="mh")
-
-
-def test_number_of_imputations_of_chains() -> None:
-    model = linear(FactorAnalysis)
-    with explained(PyroLVMError, "num_samples", "multiple of num_chains=2", "3", "num_chains=1"):
-        impute(Incomplete(model), rough_guide(model), X, num_samples=3, method="mh")
-    with pytest.raises(PyroLVMError, match=r"expected an integer >= 1, got 0"):
-        MetropolisWithinGibbs(thin=0)
-
-
-@torch.no_grad()
-def test_sweeps_of_exact_conditionals() -> None:
-    """By name, for a guide that knows two correlated numbers; the model is left aside."""
-    conditionals = GibbsConditionals(2, hidden=())
-    exact = dist.Normal(torch.tensor(0.8), torch.tensor(0.6))
-    conditionals.forward = partial(_normal_given, 0.8)  # type: ignore[method-assign]
-    x = torch.tensor([[1.0, NAN], [NAN, NAN]]).repeat_interleave(2000, 0)
-    imputed = impute(None, GibbsGuide(conditionals), x, num_samples=2, method="gibbs")
-    assert imputed.num_chains == 2
-    assert torch.equal(imputed.values[:, imputed.observed], x[imputed.observed].expand(2, -1))
-    known, unknown = imputed.values[:, :2000, 1].flatten(), imputed.values[0, 2000:]
-    error = exact.scale / sqrt(4000)
-    assert abs(known.mean() - exact.loc) < 4 * error
-    assert abs(known.std() - exact.scale) < 4 * error
-    assert abs(unknown.T.corrcoef()[0, 1] - 0.8) < 4 * (1 - 0.8**2) / sqrt(2000)
-
-
-def _normal_given(correlation: float, x: Tensor, column: Tensor) -> dist.Normal:
-    other = x.gather(-1, 1 - column.unsqueeze(-1)).squeeze(-1)
-    known = ~other.isnan()
-    scale = torch.where(known, sqrt(1 - correlation**2), 1.0)
-    return dist.Normal(torch.where(known, correlation * other, 0.0), scale)
-
-
-def test_sweeps_need_conditionals() -> None:
-    model = linear(FactorAnalysis)
-    with explained(ProgramError, "guide", "conditionals", "without", "GibbsGuide"):
-        impute(Incomplete(model), rough_guide(model), X, method="gibbs")
-    with pytest.raises(PyroLVMError, match=r"expected an integer >= 1, got 0"):
-        GibbsSweeps(thin=0)
-
-
-# Mixing variables.
-
-
 @torch.no_grad()
 def test_semi_implicit_guides() -> None:
     """Weights by averaged mixing draws; a chain has no density to accept by."""
@@ -433,64 +255,6 @@ def test_semi_implicit_guides() -> None:
     assert ((imputed.values[:, 0, x[0].isnan()].mean(0) - mean).abs() < 4 * error).all()
     with explained(DensityError, "guide", "a density", "estimated", "method='sir'"):
         impute(*programs, method="mh")
-
-
-# For ArviZ and pandas.
-
-
-def table() -> tuple[pd.DataFrame, Schema, Imputations]:
-    made = pd.DataFrame({"height": [1.6, None, 1.8], "visits": [3, 1, 0]}, index=list("abc"))
-    made["place"] = pd.Categorical(["sea", "town", None])
-    schema = Schema.of(made)
-    x = schema.encode(made)
-    values = torch.stack([x.nan_to_num(value) for value in (0.0, 1.0, 0.0, 1.0)])
-    quality = torch.tensor([0.1, 0.2, 0.3])
-    return made, schema, Imputations(values, ~x.isnan(), khat=quality, num_chains=2)
-
-
-def test_labels_of_rows_and_columns() -> None:
-    made, schema, imputed = table()
-    x = imputed.to_xarray(made, schema)
-    assert x.dims == ("chain", "draw", "row", "column")
-    assert dict(x.sizes) == {"chain": 2, "draw": 2, "row": 3, "column": 3}
-    assert x.sel(row="b", column="height").values.ravel().tolist() == pytest.approx(
-        [1.7, 1.8, 1.7, 1.8]
-    )
-    assert x.sel(row="c", column="place").values.ravel().tolist() == [0, 1, 0, 1]
-    assert x.sel(row="a", column="visits").values.ravel().tolist() == [3, 3, 3, 3]
-    assert imputed.to_xarray(made).sel(row="b", column="height")[0, 1] == 1.0, "not in units"
-    assert imputed.to_xarray()["row"].values.tolist() == [0, 1, 2]
-
-
-def test_groups_for_arviz(tmp_path: Any) -> None:
-    made, schema, imputed = table()
-    container = imputed.to_inference_data(made, schema)
-    container.to_netcdf(str(tmp_path / "x.nc"), engine="h5netcdf")
-    observed = container["observed_data"]["x"]
-    assert np.isnan(observed.values).tolist() == made.isna().to_numpy().tolist()
-    assert container["constant_data"]["khat"].sel(row="c").item() == pytest.approx(0.3)
-    assert not container["constant_data"]["observed"].sel(row="b", column="height")
-    assert container.attrs["categories"] == '{"place": ["sea", "town"]}'
-    assert arviz.rhat(container["posterior"]) is not None
-
-
-def test_completed_frames() -> None:
-    made, schema, imputed = table()
-    first, second, *_ = imputed.frames(made, schema)
-    assert first["place"].tolist() == ["sea", "town", "sea"]
-    assert second["place"].tolist() == ["sea", "town", "town"]
-    assert (second.dtypes == made.dtypes).all()
-    with explained(DataError, "frame", "3 rows", "2", "imputed"):
-        imputed.frames(made.iloc[:2], schema)
-
-
-def test_one_below_the_other() -> None:
-    imputed = table()[-1]
-    joined = Imputations.joined([imputed, imputed])
-    assert joined.values.shape == (4, 6, 3)
-    assert joined.khat is not None
-    assert joined.khat.shape == (6,)
-    assert joined.acceptance is None
 
 
 # Names and mistakes.
