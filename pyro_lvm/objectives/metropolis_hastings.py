@@ -27,7 +27,9 @@ class MHAcceptance(IndependentAcceptance):
     derivative; z are the states of K chains a datum, which the guide's own proposals move after
     each step, so they come from the posterior only as far as these have mixed: ``is_bound`` is
     False (and the number has nothing to do with log p(x)). A mode that the guide never visits
-    stays unseen, at whatever rate.
+    stays unseen, at whatever rate. How much a flow puts into each of several far modes is learned
+    only from draws between them, whose gradients are rare and large, and biased once clipped: a
+    mixture with fixed shares has no such gradients.
 
     The guide needs a density, a flow's for instance. For one with mixing variables see
     :class:`SemiImplicitAcceptance`; for proposals from where a chain is :class:`MarkovAcceptance`;

@@ -10,7 +10,7 @@ from warnings import warn
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import TreeSpec, tree_flatten
 
 from pyro_lvm.errors import explain
 from pyro_lvm.nn import check_choice, check_size
@@ -103,6 +103,7 @@ class CompiledLoss(nn.Module):
         self.cache_size = check_size("cache_size", cache_size)
         self.is_eager = False
         self.compile_seconds = 0.0
+        self._is_recordable = is_recordable(objective)
         self._steps: OrderedDict[Hashable, Recorded] = OrderedDict()
 
     @property
@@ -112,55 +113,53 @@ class CompiledLoss(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, a scalar, of the batch that the programs are called with."""
-        if torch.is_grad_enabled() and not self._refuses(args, kwargs):
-            objective = self.objective
-            objective.before_step(self.loss.model, self.loss.guide, args, kwargs)
-            step = self._step(args, kwargs)
-            if step is not None:
-                loss = replayed(step, graph_inputs(objective, args, kwargs))
-                objective.step += 1
-                return loss
+        if torch.is_grad_enabled() and not self.is_eager:
+            leaves, structure = tree_flatten((args, kwargs))
+            if not self._refuses(leaves):
+                objective = self.objective
+                objective.before_step(self.loss.model, self.loss.guide, args, kwargs)
+                step = self._step(self._key(leaves, structure), args, kwargs)
+                if step is not None:
+                    loss = replayed(step, graph_inputs(objective, leaves))
+                    objective.step += 1
+                    return loss
         eager: Tensor = self.loss(*args, **kwargs)
         return eager
 
-    def _refuses(self, args: Any, kwargs: Any) -> bool:
-        if self.is_eager:
-            return True
-        leaves = tree_flatten((args, kwargs))[0]
+    def _refuses(self, leaves: Sequence[Any]) -> bool:
         strange = [leaf for leaf in leaves if not isinstance(leaf, (Tensor, *_CONSTANTS))]
         if strange:
             self._give_up(f"an argument of type {type(strange[0]).__name__}")
         elif any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
             self._give_up("an argument that needs a gradient")
-        elif not is_recordable(self.objective):
+        elif not self._is_recordable:
             self._give_up(f"{type(self.objective).__name__}, which keeps a state of its own")
         return self.is_eager
 
-    def _step(self, args: Any, kwargs: Any) -> Recorded | None:
+    def _step(self, key: Hashable, args: Any, kwargs: Any) -> Recorded | None:
         """The step on this kind of batch, or None where it cannot be recorded."""
-        key = self._key(args, kwargs)
-        if key not in self._steps:
+        step = self._steps.pop(key, None)
+        if step is None:
             started = perf_counter()
             parameters = trained(self.objective, self.loss, args, kwargs)
             try:
-                self._steps[key] = self._made(parameters, args, kwargs)
+                step = self._made(parameters, args, kwargs)
             except Exception as error:  # whatever torch raises for what it cannot record
                 self._give_up(reason_of(error))
                 return None
             self.compile_seconds += perf_counter() - started
-            if len(self._steps) > self.cache_size:
+            if len(self._steps) == self.cache_size:
                 self._steps.popitem(last=False)
-        self._steps.move_to_end(key)
-        return self._steps[key]
+        self._steps[key] = step  # the last one used is the last one to go
+        return step
 
     def _made(self, parameters: Sequence[Tensor], args: Any, kwargs: Any) -> Recorded:
         with undisturbed(self.objective, self.loss):
             step = recorded(self.objective, self.loss, parameters, args, kwargs)
-            inputs = graph_inputs(self.objective, args, kwargs)
+            inputs = graph_inputs(self.objective, tree_flatten((args, kwargs))[0])
             return separated(step if self.backend == "graph" else compiled(step, inputs), inputs)
 
-    def _key(self, args: Any, kwargs: Any) -> Hashable:
-        leaves, structure = tree_flatten((args, kwargs))
+    def _key(self, leaves: Sequence[Any], structure: TreeSpec) -> Hashable:
         kinds = [
             (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
             for leaf in leaves

@@ -58,9 +58,9 @@ def is_recordable(objective: Objective) -> bool:
     return all(each.keeps_in_place or {*each.state_dict()} == plain for each in _held(objective))
 
 
-def graph_inputs(objective: Objective, args: Any, kwargs: Any) -> list[Tensor]:
+def graph_inputs(objective: Objective, leaves: Sequence[Any]) -> list[Tensor]:
     """Tensors of the batch, and what the objective's schedules hold at this step."""
-    tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     device = tensors[0].device if tensors else None
     factors = [at_step(getattr(each, n), each.step) for each, n in _scheduled(objective)]
     return [*tensors, *(torch.tensor(factor, device=device) for factor in factors)]
@@ -95,7 +95,7 @@ def recorded(
         return [value.detach(), *(gradient for gradient in found if gradient is not None)]
 
     with pyro.validation_enabled(False):
-        run: Callable[..., Sequence[Tensor]] = make_fx(step)(*graph_inputs(objective, args, kwargs))
+        run: Callable[..., Sequence[Tensor]] = make_fx(step)(*graph_inputs(objective, leaves))
     return Recorded(run, used)
 
 
