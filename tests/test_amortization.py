@@ -57,8 +57,9 @@ def test_full_covariance_lacks_nothing_but_the_encoder(oracle: LinearGaussian, x
     q = oracle.posterior(x)
     bad = dist.MultivariateNormal(q.loc + 0.4, 0.49 * q.covariance_matrix)
     kl = torch.distributions.kl_divergence(bad, q)
-    assert gap.approximation.abs().max() < 1e-3, "path gradients end where the gradient is 0"
-    torch.testing.assert_close(gap.evidence.value, oracle.log_evidence(x), atol=1e-3, rtol=0)
+    # Path gradients end where the gradient is 0: over seeds 1e-7 is left.
+    assert gap.approximation.abs().max() < 1e-6
+    torch.testing.assert_close(gap.evidence.value, oracle.log_evidence(x), atol=1e-6, rtol=0)
     assert ((gap.amortization - kl) / gap.amortization_error).abs().max() < 4
     torch.testing.assert_close(gap.total, gap.approximation + gap.amortization)
     assert gap.amortization_error.max() < 0.1 < kl.min()
@@ -101,9 +102,10 @@ def test_discrete_latents_by_enumeration() -> None:
     posterior = dist.Bernoulli(logits=odds)
     kl = torch.distributions.kl_divergence(dist.Bernoulli(torch.full_like(x, 0.5)), posterior)
     gap = amortization_gap(model, guide, x, num_samples=4000)
-    assert gap.approximation.abs().max() < 0.01
-    assert ((gap.amortization - kl).abs() < 4 * gap.amortization_error + 0.01).all()
-    assert kl.max() > 1
+    error = torch.hypot(gap.local.mean_log_weight_error, gap.evidence.standard_error)
+    assert (gap.approximation.abs() < 4 * error).all()
+    assert ((gap.amortization - kl).abs() < 4 * gap.amortization_error).all()
+    assert error.max() < 0.01 < 1 < kl.max()
 
 
 def test_levels_that_depend_on_each_other_keep_their_dependence() -> None:
@@ -125,11 +127,11 @@ def test_levels_that_depend_on_each_other_keep_their_dependence() -> None:
     assert {n: o.shape for n, o in gap.guide.offsets.items()} == dict.fromkeys(
         ("top.loc", "top.scale", "z.loc", "z.scale"), torch.Size([2])
     )
-    assert gap.approximation.abs().max() < 1e-3
     assert (gap.amortization > 0.1).all()
-    torch.testing.assert_close(
-        gap.evidence.value, dist.Normal(0.0, 3**0.5).log_prob(x), atol=1e-3, rtol=0
-    )
+    # Path gradients end where the gradient is 0: over seeds 1e-7 is left.
+    assert gap.approximation.abs().max() < 1e-6
+    exact = dist.Normal(0.0, 3**0.5).log_prob(x)
+    torch.testing.assert_close(gap.evidence.value, exact, atol=1e-6, rtol=0)
 
 
 def test_constrained_parameters_and_supports() -> None:
@@ -147,8 +149,8 @@ def test_constrained_parameters_and_supports() -> None:
     x = torch.tensor([0.0, 4.0])
     kl = torch.distributions.kl_divergence(dist.Gamma(3.0, 3.0), dist.Gamma(2 + x, 2.0))
     gap = amortization_gap(model, guide, x, num_steps=300)
-    assert gap.approximation.abs().max() < 2e-3
-    assert ((gap.amortization - kl).abs() < 4 * gap.amortization_error + 2e-3).all()
+    assert gap.approximation.abs().max() < 5e-4  # over seeds 0.0002
+    assert ((gap.amortization - kl).abs() < 4 * gap.amortization_error).all()
 
 
 # Programs of other kinds.
@@ -204,11 +206,12 @@ def test_a_random_minibatch_is_one(oracle: LinearGaussian) -> None:
 
     gap = amortization_gap(model, guide, x, num_steps=300)
     exact = oracle.log_evidence(x)
-    assert ((gap.evidence.value[:, None] - exact).abs().min(1).values < 0.01).all()
+    # Path gradients end where the gradient is 0: over seeds 1e-7 is left.
+    assert ((gap.evidence.value[:, None] - exact).abs().min(1).values < 1e-6).all()
     shift = torch.full((2,), 0.4)
     kl = 0.5 * shift @ oracle.posterior(x).precision_matrix[0] @ shift
-    assert ((gap.amortization - kl).abs() < 4 * gap.amortization_error + 0.01).all()
-    assert abs(gap.history[-1] - gap.local.mean_log_weight.mean()) < 0.1, "per datum, not scaled"
+    assert ((gap.amortization - kl).abs() < 4 * gap.amortization_error).all()
+    assert abs(gap.history[-1] - gap.local.mean_log_weight.mean()) < 1e-5, "per datum, not scaled"
 
 
 # What it says.
@@ -231,7 +234,7 @@ def test_summary_verdict_and_figure(oracle: LinearGaussian, x: Tensor, tmp_path:
     assert "SemiAmortized" in verdict.advice
     good = amortization_gap(oracle.model, oracle.exact_guide, x, num_steps=5)
     assert good.verdict().status is Status.PASS
-    assert good.total.abs().max() < 1e-2, "five steps from where it was right"
+    assert good.total.abs().max() < 1e-2, "five steps from where it was right"  # over seeds 0.003
     figure = plot_amortization_gap(gap)
     figure.savefig(tmp_path / "gap.png")
     assert [text.get_text()[:7] for text in figure.axes[0].get_legend().get_texts()] == [
