@@ -49,10 +49,10 @@ def judged(guide: SpikeGuide, size: int = 1000) -> tuple[Judgement, Judgement]:
 
 
 def assert_exact(ours: Judgement, exact: Judgement) -> None:
-    assert ours.kl < 0.15
-    assert ours.r == pytest.approx(exact.r, abs=0.015)
+    assert ours.kl < 0.15  # over seeds 0.08 to 0.11
+    assert ours.r == pytest.approx(exact.r, abs=0.015)  # over seeds 0.006 to 0.010 below
     assert 0.86 < ours.coverage < 0.94  # a standard error of .009
-    assert ours.covariance == pytest.approx(EXACT_COVARIANCE, abs=0.003)
+    assert ours.covariance == pytest.approx(exact.covariance, abs=0.001)  # over seeds 0.0003
 
 
 def test_the_window_is_that_of_the_enumeration() -> None:
@@ -70,9 +70,11 @@ def test_the_exact_posterior_is_judged_exact() -> None:
     exact = enumerate_spikes(window_model(), x)
     judgement = judge(exact.log_posterior.exp(), exact, spikes)
     assert abs(judgement.kl) < 1e-4
-    assert judgement.r == pytest.approx(0.816, abs=0.015)
-    assert judgement.coverage == pytest.approx(0.9, abs=0.02)  # a standard error of .004
-    assert judgement.covariance == pytest.approx(EXACT_COVARIANCE, abs=0.001)
+    assert judgement.r == pytest.approx(0.816, abs=4 * 0.004)  # its standard error by windows
+    assert judgement.coverage == pytest.approx(0.9, abs=4 * (0.9 * 0.1 / 5000) ** 0.5)
+    error = exact.covariance.diagonal(1, -2, -1).mean(-1).std().item() / 5000**0.5
+    assert judgement.covariance == pytest.approx(EXACT_COVARIANCE, abs=4 * error)
+    assert error < 0.05 * abs(EXACT_COVARIANCE)
 
 
 def test_elbo_of_independent_frames_is_that_of_the_formula(float64: Any) -> None:
