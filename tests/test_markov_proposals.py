@@ -142,8 +142,9 @@ def test_the_rate_alone_makes_steps_vanish_and_the_entropy_keeps_them() -> None:
     short, high = walked(0.0, 20, 120)
     assert short < 0.25, "still on the way to zero"
     assert high > 0.6
+    # 20 dims are not the limit of many: over seeds 0.476 to 0.477, and 0.241 to 0.252.
     _, rate = walked(2.0, 20, 120)
-    assert rate == pytest.approx(0.47, abs=0.03), "the limit of many dims"
+    assert rate == pytest.approx(0.47, abs=0.015), "the limit of many dims"
     _, rate = walked(5.5, 20, 120)
     assert rate == pytest.approx(0.234, abs=0.03)
 

@@ -55,4 +55,5 @@ def test_a_race_ends_at_the_target_or_the_budget(name: str) -> None:
 def test_every_method_sees_the_same_batches_from_the_same_start(name: str) -> None:
     """The bound before training has moved much is that of the others, within the noise of it."""
     race = replace(SUITE.parts["digits"], every=2)
-    assert race.run(name, 0, 4)["bound"] == pytest.approx(race.run("ours", 0, 4)["bound"], abs=0.3)
+    found, ours = race.run(name, 0, 4)["bound"], race.run("ours", 0, 4)["bound"]
+    assert abs(found - ours) < 0.15  # over seeds 0.02 to 0.07

@@ -56,9 +56,10 @@ def test_bias_of_miwae_is_removed() -> None:
     ignored, modelled = (
         not_miwae.run(name, seed=0, steps=800) for name in ("MIWAE", "not-MIWAE, high values")
     )
-    assert ignored["mean (0)"] < -0.25
+    # Over seeds -0.38 and -0.76 where the mask is ignored, -0.03 to -0.05 and -0.05 to -0.10 else.
+    assert ignored["mean (0)"] < -0.3
     assert abs(modelled["mean (0)"]) < 0.1
-    assert ignored["mean error of imputations"] < -0.5
+    assert ignored["mean error of imputations"] < -0.6
     assert abs(modelled["mean error of imputations"]) < 0.2
 
 
