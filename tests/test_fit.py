@@ -37,7 +37,9 @@ def test_reaches_the_maximum_of_a_linear_model(float64: torch.dtype) -> None:
     result = train(model, guide, x, objective=ELBO(5), **options)
     exact = log_evidence(model, x) / len(x)
     free = dist.MultivariateNormal(x.mean(0), torch.cov(x.T, correction=0)).log_prob(x).mean()
-    assert exact > free - 0.15, "the best 2-factor model is near the best full Gaussian"
+    # The best 2-factor model is the best full Gaussian here; from this start 0.00004 are left,
+    # but another start of three leaves 0.2.
+    assert exact > free - 0.001
     # The guide's rotation costs 0.001 nats; a diagonal guide elsewhere would cost tenths.
     assert result.history["bound"][-1] == pytest.approx(exact.item(), abs=0.01)
     assert result.history["khat_high"][-1] is not None
