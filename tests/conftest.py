@@ -1,4 +1,4 @@
-"""What every test gets: a seed, Pyro's checks switched on, an empty parameter store."""
+"""What every test gets: a seed, Pyro's checks switched on, an empty parameter store; what many share."""
 
 import os
 import warnings
@@ -12,6 +12,8 @@ with warnings.catch_warnings():
 import pyro
 import pytest
 import torch
+
+from pyro_lvm.oracles import LinearGaussian
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,3 +51,9 @@ def float64() -> Iterator[torch.dtype]:
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The device asked for by ``--device``."""
     return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture
+def oracle(float64: torch.dtype) -> LinearGaussian:
+    """A model of four numbers and two latents, of which everything is known."""
+    return LinearGaussian(torch.randn(4, 2), torch.tensor([0.8, 1.0, 1.2, 0.9]))

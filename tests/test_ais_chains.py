@@ -23,11 +23,6 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.fixture
-def oracle(float64: torch.dtype) -> LinearGaussian:
-    return LinearGaussian(torch.randn(4, 2), torch.tensor([0.8, 1.0, 1.2, 0.9]))
-
-
-@pytest.fixture
 def x(oracle: LinearGaussian) -> Tensor:
     return torch.randn(12, 2) @ oracle.loading.T + torch.randn(12, 4) * oracle.noise
 

@@ -24,11 +24,6 @@ ARVIZ_1 = int(az.__version__.split(".")[0]) >= 1
 
 
 @pytest.fixture
-def oracle(float64: torch.dtype) -> LinearGaussian:
-    return LinearGaussian(torch.randn(4, 2), torch.tensor([0.8, 1.0, 1.2, 0.9]))
-
-
-@pytest.fixture
 def x(oracle: LinearGaussian) -> Tensor:
     return torch.randn(6, 2) @ oracle.loading.T + torch.randn(6, 4) * oracle.noise
 

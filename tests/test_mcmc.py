@@ -25,11 +25,6 @@ ONLY_POSTERIOR = {"posterior_predictive": False, "prior": False, "log_likelihood
 
 
 @pytest.fixture
-def oracle(float64: torch.dtype) -> LinearGaussian:
-    return LinearGaussian(torch.randn(4, 2), torch.tensor([0.8, 1.0, 1.2, 0.9]))
-
-
-@pytest.fixture
 def x(oracle: LinearGaussian) -> Tensor:
     return torch.randn(20, 2) @ oracle.loading.T + torch.randn(20, 4) * oracle.noise
 

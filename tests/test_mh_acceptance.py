@@ -137,11 +137,6 @@ def test_the_model_gets_no_gradient() -> None:
 
 
 @pytest.fixture
-def oracle(float64: torch.dtype) -> LinearGaussian:
-    return LinearGaussian(torch.randn(4, 2), torch.tensor([0.8, 1.0, 1.2, 0.9]))
-
-
-@pytest.fixture
 def x(oracle: LinearGaussian) -> Tensor:
     return torch.randn(40, 2) @ oracle.loading.T + torch.randn(40, 4) * oracle.noise
 
