@@ -1,4 +1,4 @@
-"""What every test gets: a seed, Pyro's checks switched on, an empty parameter store; what many share."""
+"""What every test gets (a seed, Pyro's checks, an empty parameter store) and what many share."""
 
 import os
 import warnings
