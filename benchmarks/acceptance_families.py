@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -11,14 +11,13 @@ from pyro.distributions.transforms import AffineTransform
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
-from torch.quasirandom import SobolEngine
 
-__all__ = ["START", "EqualShares", "Flow", "Mixture"]
+from pyro_lvm.guides import MixtureWeights
+
+__all__ = ["START", "Flow", "Mixture"]
 
 START = 4.0  # standard deviation at first: all targets are within it
 MAX_LOG_SCALE = 2.0  # of one coupling
-NORMALS, SPREAD = 32, 0.8  # of the mixture; its places' share of START
-NO_SHAPE = torch.Size()
 
 
 class Coupling(Transform):
@@ -69,27 +68,5 @@ class Flow(PyroModule):
         pyro.sample("z", dist.TransformedDistribution(noise, layers))
 
 
-class EqualShares(dist.MixtureSameFamily):
-    """A mixture whose shares are not learned: a draw has the derivative of its component's."""
-
-    has_rsample = True
-
-    def rsample(self, sample_shape: Any = NO_SHAPE) -> Tensor:
-        which = self.mixture_distribution.sample(sample_shape)[..., None, None]
-        draws = self.component_distribution.rsample(sample_shape)
-        return draws.take_along_dim(which, -2).squeeze(-2)
-
-
-class Mixture(PyroModule):
-    """Normals of equal shares, at quasi-random places."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        places = dist.Normal(0.0, 1.0).icdf(SobolEngine(2, scramble=True).draw(NORMALS))
-        self.loc = nn.Parameter(SPREAD * START * places)
-        width = START * (1 - SPREAD**2) ** 0.5
-        self.log_scale = nn.Parameter(torch.full_like(places, width).log())
-
-    def forward(self) -> None:
-        normals = dist.Normal(self.loc, self.log_scale.exp()).to_event(1)
-        pyro.sample("z", EqualShares(dist.Categorical(torch.ones(NORMALS)), normals))
+Mixture = partial(MixtureWeights, {"z": torch.zeros(2)}, start_scale=START)
+"""32 Normals of equal shares, at quasi-random places."""

@@ -16,6 +16,7 @@ from pyro_lvm.guides.implicit_weights import ImplicitWeights
 from pyro_lvm.guides.kernel_encoder import KernelEncoder
 from pyro_lvm.guides.kernel_posterior import KernelPosterior
 from pyro_lvm.guides.ladder import LadderNormal
+from pyro_lvm.guides.mixture_weights import MixtureWeights
 from pyro_lvm.guides.normal_weights import NormalWeights
 from pyro_lvm.guides.semi_amortized import SemiAmortized
 from pyro_lvm.guides.semi_implicit import SemiImplicitGuide
@@ -41,6 +42,7 @@ __all__ = [
     "KernelEncoder",
     "KernelPosterior",
     "LadderNormal",
+    "MixtureWeights",
     "NormalWeights",
     "SemiAmortized",
     "SemiImplicitGuide",

@@ -17,7 +17,7 @@ from pyro_lvm.guides.covariance import COVARIANCES
 from pyro_lvm.guides.noise import Moments
 from pyro_lvm.nn import check_choice, check_positive, check_size
 
-__all__ = ["NormalWeights"]
+__all__ = ["NormalWeights", "check_start"]
 
 
 class NormalWeights(PyroModule):
@@ -59,7 +59,7 @@ class NormalWeights(PyroModule):
         start_scale: float = 0.02,
     ) -> None:
         super().__init__(name=type(self).__name__)
-        _check_start(start)
+        check_start(start)
         check_choice("covariance", covariance, COVARIANCES)
         self.rank = check_size("rank", rank)
         self.covariance = COVARIANCES[covariance]
@@ -92,7 +92,8 @@ class NormalWeights(PyroModule):
         return nn.Parameter(torch.cat([loc.detach(), scales, rest]))
 
 
-def _check_start(start: Mapping[str, Tensor]) -> None:
+def check_start(start: Mapping[str, Tensor]) -> None:
+    """Refuse what is no vector for each of some sites."""
     shapes = {name: tuple(loc.shape) for name, loc in start.items()}
     if not shapes or any(len(shape) != 1 for shape in shapes.values()):
         hint = "Pass the means of each site, such as model.starts()."

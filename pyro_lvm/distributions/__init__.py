@@ -5,6 +5,7 @@ from pyro_lvm.distributions.autoregressive import Autoregressive, StepNetwork
 from pyro_lvm.distributions.categorical import CategoricalLikelihood
 from pyro_lvm.distributions.cells import Cells
 from pyro_lvm.distributions.entries import Entries
+from pyro_lvm.distributions.equal_mixture import EqualMixture
 from pyro_lvm.distributions.flow import ConditionalFlow, FlowDistribution
 from pyro_lvm.distributions.guide_posterior import GuidePosterior
 from pyro_lvm.distributions.implicit import Implicit
@@ -41,6 +42,7 @@ __all__ = [
     "Columns",
     "ConditionalFlow",
     "Entries",
+    "EqualMixture",
     "FlowDistribution",
     "GaussianLikelihood",
     "GuidePosterior",
