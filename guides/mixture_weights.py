@@ -95,4 +95,5 @@ class MixtureWeights(PyroModule):
 def _places(loc: Tensor, count: int) -> Tensor:  # (count, size)
     """Evenly spread draws of a Normal of the scale between components."""
     uniform = SobolEngine(len(loc), scramble=True).draw(count, dtype=loc.dtype)
-    return _BETWEEN * Normal(0.0, 1.0).icdf(uniform.clamp(_TAIL, 1.0 - _TAIL)).to(loc)
+    places: Tensor = Normal(0.0, 1.0).icdf(uniform.clamp(_TAIL, 1.0 - _TAIL))
+    return _BETWEEN * places.to(loc)

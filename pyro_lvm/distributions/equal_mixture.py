@@ -86,5 +86,5 @@ class EqualMixture(TorchDistribution):
             self._validate_sample(value)
         components = Normal(self.loc, self.scale, validate_args=False)
         by_component = components.log_prob(value.unsqueeze(-2)).sum(-1)
-        score = by_component.logsumexp(-1) - log(len(self.loc))
+        score: Tensor = by_component.logsumexp(-1) - log(len(self.loc))
         return score.expand(torch.broadcast_shapes(score.shape, self.batch_shape))
