@@ -48,7 +48,8 @@ def page(runs: Runs) -> str:
 
 def _how(environment: Run, cases: Runs) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in environment.items())
-    rounds = len(next(iter(cases.values()))["ms"][EAGER])
+    counts = {len(case["ms"][EAGER]) for case in cases.values()}
+    rounds = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
     absent = [name for name in PEERS if not any(name in run["ms"] for run in cases.values())]
     left_out = f" Not measured, as it is not installed: {', '.join(absent)}." if absent else ""
     titles = "; ".join(dict.fromkeys(f"{_name(key)}: {run['title']}" for key, run in cases.items()))
