@@ -294,11 +294,12 @@ def test_a_run_that_goes_on_is_one_that_was_never_ended(tmp_path: Path) -> None:
 # On CUDA.
 
 
-def test_cuda_graphs_are_asked_for_on_cuda_alone() -> None:
-    here: Any = SimpleNamespace(is_cuda=False)
-    there: Any = SimpleNamespace(is_cuda=True)
-    assert options_for([here, here]) == {"cpp_wrapper": True}
-    assert options_for([here, there]) == {"triton.cudagraphs": True}
+def test_options_are_those_of_the_device() -> None:
+    cpu, cuda, other = (SimpleNamespace(device=torch.device(d)) for d in ("cpu", "cuda", "mps"))
+    some: Any = options_for
+    assert some([cpu, cpu]) == {"cpp_wrapper": True}
+    assert some([cpu, cuda]) == {"triton.cudagraphs": True}
+    assert some([cpu, other]) == {}
 
 
 @pytest.mark.slow

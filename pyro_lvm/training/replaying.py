@@ -24,7 +24,7 @@ _CUDA_GRAPHS = "triton.cudagraphs"
 
 
 def compiled(step: Recorded, inputs: Sequence[Tensor]) -> Recorded:
-    """The step compiled for such inputs, by one run of it; on CUDA as CUDA graphs.
+    """The step compiled for such inputs; on CUDA as CUDA graphs.
 
     Inductor takes the graph as it is: ``torch.compile`` would look at every tensor again before
     each replay, a tenth of a millisecond, where the caller knows that the graph fits. Without the
@@ -39,8 +39,11 @@ def compiled(step: Recorded, inputs: Sequence[Tensor]) -> Recorded:
 
 
 def options_for(tensors: Sequence[Tensor]) -> dict[str, Any]:
-    """Of inductor: a step launched as a whole, on CUDA; else its kernels called without Python."""
-    return {_CUDA_GRAPHS if any(t.is_cuda for t in tensors) else "cpp_wrapper": True}
+    """Of inductor: on CUDA a step launched as a whole, on the CPU kernels called without Python."""
+    kinds = {tensor.device.type for tensor in tensors}
+    if "cuda" in kinds:
+        return {_CUDA_GRAPHS: True}
+    return {"cpp_wrapper": True} if kinds == {"cpu"} else {}
 
 
 def separated(step: Recorded, inputs: Sequence[Tensor]) -> Recorded:
