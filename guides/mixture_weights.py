@@ -41,6 +41,7 @@ class MixtureWeights(PyroModule):
 
     Raises:
         ProgramError: no site, a start that is no vector, a number out of range.
+        ValueError: more than the 21201 dims of torch's quasi-random numbers.
 
     Example:
         >>> import pyro.distributions as dist

@@ -94,7 +94,15 @@ class NormalWeights(PyroModule):
 
 def check_start(start: Mapping[str, Tensor]) -> None:
     """Refuse what is no vector for each of some sites."""
-    shapes = {name: tuple(loc.shape) for name, loc in start.items()}
-    if not shapes or any(len(shape) != 1 for shape in shapes.values()):
+    if isinstance(start, Mapping):
+        shapes = {name: _shape(loc) for name, loc in start.items()}
+        found = f"shapes {shapes}"
+    else:
+        shapes, found = {}, f"a {type(start).__name__}"
+    if not shapes or any(not isinstance(s, tuple) or len(s) != 1 for s in shapes.values()):
         hint = "Pass the means of each site, such as model.starts()."
-        raise ProgramError(explain("start", "a vector for each site", f"shapes {shapes}", hint))
+        raise ProgramError(explain("start", "a vector for each site", found, hint))
+
+
+def _shape(loc: Any) -> tuple[int, ...] | str:
+    return tuple(loc.shape) if isinstance(loc, Tensor) else f"a {type(loc).__name__}"

@@ -94,6 +94,8 @@ def test_acceptance_finds_two_far_modes() -> None:
     ("make", "message"),
     [
         (lambda: MixtureWeights({}), "start: expected a vector for each site"),
+        (lambda: MixtureWeights(torch.zeros(2)), "got a Tensor"),  # type: ignore[arg-type]
+        (lambda: MixtureWeights({"z": 0.0}), "got shapes .*a float"),  # type: ignore[dict-item]
         (lambda: MixtureWeights({"z": torch.zeros(2)}, num_components=0), "num_components"),
         (lambda: MixtureWeights({"z": torch.zeros(2)}, start_scale=0.0), "start_scale"),
     ],
