@@ -114,17 +114,24 @@ class CompiledLoss(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, a scalar, of the batch that the programs are called with."""
         if torch.is_grad_enabled() and not self.is_eager:
-            leaves, structure = tree_flatten((args, kwargs))
-            if not self._refuses(leaves):
-                objective = self.objective
-                objective.before_step(self.loss.model, self.loss.guide, args, kwargs)
-                step = self._step(self._key(leaves, structure), args, kwargs)
-                if step is not None:
-                    loss = replayed(step, graph_inputs(objective, leaves))
-                    objective.step += 1
-                    return loss
+            loss = self._replayed(args, kwargs)
+            if loss is not None:
+                return loss
         eager: Tensor = self.loss(*args, **kwargs)
         return eager
+
+    def _replayed(self, args: Any, kwargs: Any) -> Tensor | None:
+        """The loss by a graph, or None where there can be none."""
+        leaves, structure = tree_flatten((args, kwargs))
+        if self._refuses(leaves):
+            return None
+        self.objective.before_step(self.loss.model, self.loss.guide, args, kwargs)
+        step = self._step(self._key(leaves, structure), args, kwargs)
+        if step is None:
+            return None
+        loss = replayed(step, graph_inputs(self.objective, leaves))
+        self.objective.step += 1
+        return loss
 
     def _refuses(self, leaves: Sequence[Any]) -> bool:
         strange = [leaf for leaf in leaves if not isinstance(leaf, (Tensor, *_CONSTANTS))]
@@ -180,7 +187,8 @@ class CompiledLoss(nn.Module):
         self.is_eager = True
         expected = "programs and an objective that can be recorded as one graph"
         hint = "Nothing else changes. Take the line out of the program, or leave compile= out."
-        warn(explain("compile", expected, f"{reason}; going on uncompiled", hint), stacklevel=4)
+        text = explain("compile", expected, f"{reason}; going on uncompiled", hint)
+        warn(text, stacklevel=7)  # where the loss is called
 
 
 def make_loss(objective: Objective, programs: Programs, backend: bool | str) -> nn.Module:
