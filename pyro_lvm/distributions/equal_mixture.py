@@ -22,8 +22,8 @@ class EqualMixture(TorchDistribution):
         \nabla E_q f(z) = \tfrac1M \sum_m E \, \nabla f(\mu_m + \sigma_m \epsilon)
 
     As no share is learned, a draw has the path derivative of its component. Learned shares of
-    components that are far apart have rare and large gradients: such a mixture loses modes. One
-    that the components begin on both sides of is shared out by their number.
+    components that are far apart have rare and large gradients, and may go astray; here a mode
+    has the share of the components that end in it, so that these should begin evenly spread.
 
     Args:
         loc: :math:`\mu`, ``(M, D)``.
