@@ -27,12 +27,11 @@ _TAIL = 1e-6
 class MixtureWeights(PyroModule):
     r"""A mixture of Normals with fixed, equal shares for each latent site outside all plates.
 
-    For few dims and several modes: as a proposal of
-    :class:`~pyro_lvm.objectives.MHAcceptance` and of corrected chains it can hold modes that a
-    flow loses. The components begin at quasi-random places, in all as wide as ``start_scale``, which
-    should cover the posterior: a mode that no component begins near may stay unseen. Sites are
-    independent of each other; put what depends on each other into one site. Whatever arguments
-    the model takes are let pass.
+    For few dims and several modes: as a proposal of :class:`~pyro_lvm.objectives.MHAcceptance`
+    and of corrected chains it can hold modes that a flow loses. The components begin at
+    quasi-random places, in all as wide as ``start_scale``, which should cover the posterior: a
+    mode that no component begins near may stay unseen. Sites are independent of each other; put
+    what depends on each other into one site. Whatever arguments the model takes are let pass.
 
     Args:
         start: the middle to start around, by site, ``(size,)``.
