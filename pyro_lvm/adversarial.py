@@ -49,6 +49,19 @@ class AdversarialObjective(Objective):
 
     Raises:
         ValueError: an argument out of range.
+
+    Example:
+        The Rényi bound of order 1/2, with a discriminator.
+
+        >>> from pyro_lvm.nn import Discriminator
+        >>> from pyro_lvm.weights import log_mean_exp
+        >>> class RenyiAVB(AdversarialObjective):
+        ...     takes = ("dreg",)
+        ...     def bound_per_datum(self, log_weights):
+        ...         return 2 * log_mean_exp(log_weights / 2)
+        >>> objective = RenyiAVB(Discriminator(latent_features=2, context_features=4), 2)
+        >>> objective.bound_per_datum(torch.tensor([[1.0], [9.0]]).log())  # (K=2, batch=1)
+        tensor([1.3863])
     """
 
     is_bound: ClassVar[bool] = False

@@ -69,6 +69,24 @@ class GameObjective(Objective):
 
     Raises:
         ValueError: an argument out of range.
+
+    Example:
+        Latents and data apart, each before a critic of its own.
+
+        >>> from pyro_lvm.guides import AmortizedNormal
+        >>> from pyro_lvm.models import VAE
+        >>> from pyro_lvm.nn import Discriminator
+        >>> class Marginals(GameObjective):
+        ...     def sides(self, met):
+        ...         return {
+        ...             "z": (Side(met.z), Side(met.dreamt_z)),
+        ...             "x": (Side(met.x), Side(met.dreamt_x)),
+        ...         }
+        >>> objective = Marginals({"z": Discriminator(2), "x": Discriminator(4)})
+        >>> model = VAE(4, 2, hidden=(8,), likelihood="gaussian")
+        >>> guide = AmortizedNormal(in_features=4, latent_features=2, hidden=(8,))
+        >>> objective.bound(model, guide, torch.zeros(5, 4)).shape
+        torch.Size([5])
     """
 
     is_bound: ClassVar[bool] = False

@@ -234,6 +234,29 @@ class SemiImplicitObjective(Objective):
     where :math:`\psi_{k0}` made :math:`z_k` and all others are independent of it. By symmetry
     :math:`z_k` is a draw of the mixture that divides, so that each weight has the mean p(x):
     a lower bound for any J, J', K, also where particles share the other draws.
+
+    Example:
+        The Rényi bound of order 1/2, with ten fresh draws of the guide's mixing variables.
+
+        >>> from pyro_lvm.guides import SemiImplicitGuide
+        >>> from pyro_lvm.models import VAE
+        >>> from pyro_lvm.weights import log_mean_exp
+        >>> class SemiImplicitRenyi(SemiImplicitObjective):
+        ...     def __init__(self, num_particles=2):
+        ...         super().__init__(
+        ...             Mixing(num_mixing=10),
+        ...             num_particles,
+        ...             "reparam",
+        ...             beta=1.0,
+        ...             free_bits=0.0,
+        ...             max_plate_nesting=None,
+        ...         )
+        ...     def bound_per_datum(self, log_weights):
+        ...         return 2 * log_mean_exp(log_weights / 2)
+        >>> model = VAE(6, 2, hidden=(8,))
+        >>> guide = SemiImplicitGuide(in_features=6, latent_features=2, hidden=(8,))
+        >>> SemiImplicitRenyi(num_particles=5).bound(model, guide, torch.zeros(4, 6)).shape
+        torch.Size([4])
     """
 
     takes: ClassVar[tuple[str, ...]] = ("reparam",)

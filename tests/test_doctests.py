@@ -1,6 +1,8 @@
-"""Every example in a docstring runs, each module from the same seed."""
+"""Every example in a docstring runs, each from the same seed, and all that is public has one."""
 
 import doctest
+import inspect
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -16,6 +18,12 @@ MODULES = [
     for folder, name in FOLDERS.items()
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
+TO_EXTEND = {  # by users, from the module that holds it
+    "pyro_lvm.adversarial": "AdversarialObjective",
+    "pyro_lvm.game": "GameObjective",
+    "pyro_lvm.semi_implicit": "SemiImplicitObjective",
+    "pyro_lvm.weighted": "WeightedObjective",
+}
 
 
 class Seeded(doctest.DocTestRunner):
@@ -35,3 +43,18 @@ def test_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         runner.run(test)
     results = runner.summarize(verbose=False)
     assert results.failed == 0, capsys.readouterr().out
+
+
+def public() -> Iterator[tuple[str, str]]:
+    """Module and name of all that packages export, and of the bases that users extend."""
+    yield from TO_EXTEND.items()
+    for module in map(import_module, MODULES):
+        if hasattr(module, "__path__"):
+            yield from ((module.__name__, name) for name in module.__all__)
+
+
+def test_all_that_is_public_has_an_example() -> None:
+    found = {(module, name): getattr(import_module(module), name) for module, name in public()}
+    documented = {n: f for n, f in found.items() if inspect.isclass(f) or inspect.isfunction(f)}
+    assert len(documented) > 200
+    assert not [name for name, f in documented.items() if ">>>" not in (f.__doc__ or "")]

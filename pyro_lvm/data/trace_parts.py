@@ -15,7 +15,13 @@ __all__ = ["CellSplits", "Snippets", "snippets", "split_cells"]
 
 
 class CellSplits(NamedTuple):
-    """Different cells for training, validation and test."""
+    """Different cells for training, validation and test.
+
+    Example:
+        >>> parts = split_cells(Traces(torch.randn(6, 10), rate=30.0))
+        >>> {name: len(cells) for name, cells in parts._asdict().items()}
+        {'train': 3, 'validation': 1, 'test': 2}
+    """
 
     train: Traces
     validation: Traces
@@ -60,6 +66,12 @@ class Snippets(NamedTuple):
         x: ``(snippets, length)``, NaN = unobserved.
         cell: ``(snippets,)`` int64, which cell a snippet is of.
         start: ``(snippets,)`` int64, its first frame.
+
+    Example:
+        >>> windows = snippets(Traces(torch.arange(8.0).reshape(2, 4), rate=1.0), 2)
+        >>> windows.x[windows.cell == 1]
+        tensor([[4., 5.],
+                [6., 7.]])
     """
 
     x: Tensor

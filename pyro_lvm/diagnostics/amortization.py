@@ -46,6 +46,15 @@ class AmortizationGap:
             what is said, up to its standard error.
         guide: with the optimised parameters; for these data only.
         history: ``(num_steps,)`` nats, the mean ELBO over data in each step.
+
+    Example:
+        A guide that is the posterior lacks nothing.
+
+        >>> from pyro_lvm.oracles import LinearGaussian
+        >>> oracle = LinearGaussian(torch.ones(2, 1), torch.ones(2))
+        >>> gap = amortization_gap(oracle.model, oracle.exact_guide, torch.randn(3, 2), num_steps=1)
+        >>> gap.verdict().status
+        <Status.PASS: 'pass'>
     """
 
     encoder: LogEvidence

@@ -45,6 +45,17 @@ class EvidenceSandwich:
         upper_error: ``(*batch,)`` nats, of the chains; not of the one exact draw of each datum
             that all of its chains start from, which means over data show alone.
         num_samples: weights per datum and side.
+
+    Example:
+        >>> error = torch.full((2,), 0.02)
+        >>> lower, upper = torch.tensor([-1.25, -2.0]), torch.tensor([-1.0, -1.5])
+        >>> sandwich = EvidenceSandwich(lower, error, upper, error, num_samples=32)
+        >>> sandwich.gap
+        tensor([0.2500, 0.5000])
+        >>> print(sandwich.verdict())
+        [warn] evidence: log p(x) of simulated data is between -1.625 and -1.250 nats per datum,
+        a gap of 0.38 ± 0.1. Raise num_temperatures, or num_samples: more of either brings both
+        sides nearer.
     """
 
     lower: Tensor

@@ -42,6 +42,14 @@ class CollapseReport:
         activity: by site, shape of one datum's value: the variance over the data of the
             guide's mean, :math:`\mathrm{Var}_x\, E_{q(z \mid x)}[z]`.
         threshold: a unit is active where its activity is above.
+
+    Example:
+        >>> kl, activity = {"z": torch.tensor(0.7)}, {"z": torch.tensor([0.5, 0.001])}
+        >>> found = CollapseReport(kl, activity, threshold=0.01)
+        >>> found.active["z"], found.collapsed
+        (tensor([ True, False]), [])
+        >>> print(found.verdict())
+        [pass] collapse: active units: z 1 of 2 (KL 0.70).
     """
 
     kl: Mapping[str, Tensor]

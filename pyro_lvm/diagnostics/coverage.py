@@ -25,6 +25,13 @@ class Coverage:
         curves: shares by level, of the central interval of each scalar of each latent, and of
             the region of all latents where the guide's density is highest ("log q(z | x)",
             left out for a guide without a density).
+
+    Example:
+        >>> ranks = torch.arange(10).repeat(5)[:, None]  # uniform, as of a posterior
+        >>> simulations = Simulations({"z": ranks}, {"distance": ranks[:, 0]}, num_draws=9)
+        >>> print(coverage(simulations).verdict())
+        [pass] coverage: regions of 80 % hold the truth in 80.0 % to 80.0 % of 50 simulations
+        (p = 1).
     """
 
     curves: Curves

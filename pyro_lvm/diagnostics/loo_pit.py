@@ -47,6 +47,13 @@ class LooPit:
             needed.
         num_event_dims: by site, the last dims of ``values``.
         num_samples: draws per datum.
+
+    Example:
+        Data that all lie below the middle of what is predicted.
+
+        >>> found = LooPit({"x": torch.rand(100) / 2}, {"x": torch.zeros(100)}, {"x": 0}, 1000)
+        >>> found.curves["x"].off, found.verdict().status
+        (['x'], <Status.FAIL: 'fail'>)
     """
 
     values: Mapping[str, Tensor]

@@ -55,6 +55,15 @@ class NutsComparison:
         rhat: ``(m,)`` of NUTS, between its chains and their halves.
         ess: ``(m,)`` effective draws of NUTS.
         num_divergences: of NUTS, over all chains.
+
+    Example:
+        A guide with half of the standard deviation.
+
+        >>> found = compared(("z",), torch.randn(4000, 1) / 2, torch.randn(4, 1000, 1), 0)
+        >>> bool((found.log_sd.value - torch.tensor(0.5).log()).abs() < 4 * found.log_sd.error)
+        True
+        >>> found.verdict().status
+        <Status.WARN: 'warn'>
     """
 
     names: tuple[str, ...]

@@ -24,6 +24,12 @@ class Pooled:
         standard_error: ``(*shape,)``.
         degrees_of_freedom: ``(*shape,)``, of Student's t.
         missing_share: ``(*shape,)``, of the variance, that is due to what is missing.
+
+    Example:
+        >>> pooled = pool([1.0, 2.0, 3.0], [0.5, 0.5, 0.5])
+        >>> lower, upper = pooled.interval(0.9)
+        >>> round(float(lower), 2), round(float(upper), 2), round(float(pooled.missing_share), 2)
+        (-0.94, 4.94, 0.73)
     """
 
     estimate: Numbers

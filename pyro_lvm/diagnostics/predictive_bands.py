@@ -24,6 +24,13 @@ class PredictiveBands:
             variance of the outcome given them.
         epistemic: standard deviation of the outcome's mean over the latents: what more data
             would lower.
+
+    Example:
+        >>> import torch
+        >>> aleatoric, epistemic = torch.tensor([3.0, 3.0]), torch.tensor([0.0, 4.0])
+        >>> bands = PredictiveBands(torch.zeros(2), aleatoric, epistemic)
+        >>> bands.total
+        tensor([3., 5.])
     """
 
     mean: Tensor

@@ -35,6 +35,14 @@ class PredictiveCheck:
     Attributes:
         observed: scalars.
         replicated: ``(K,)`` each.
+
+    Example:
+        >>> drawn = torch.arange(99.0)
+        >>> found = PredictiveCheck({"x: mean": torch.tensor(98.5)}, {"x: mean": drawn})
+        >>> found.p_values
+        {'x: mean': 0.005}
+        >>> found.verdict().status
+        <Status.WARN: 'warn'>
     """
 
     observed: Mapping[str, Tensor]

@@ -23,6 +23,12 @@ class PruningReport:
         log_alpha: by site, :math:`\log \alpha = \log (s^2 / m^2)` of each weight under its
             posterior of mean m and standard deviation s: minus twice the log of signal to noise.
         threshold: a weight is kept where its log alpha is at most this.
+
+    Example:
+        >>> import torch
+        >>> found = PruningReport({"w1": torch.tensor([-2.0, 0.0, 4.0, 5.0])}, threshold=3.0)
+        >>> found.kept["w1"], found.compression
+        (tensor([ True,  True, False, False]), 2.0)
     """
 
     log_alpha: Mapping[str, Tensor]

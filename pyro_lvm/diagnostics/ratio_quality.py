@@ -52,6 +52,16 @@ class RatioQuality:
         probability: ``(bins,)``, mean probability in each bin; NaN in an empty one.
         frequency: ``(bins,)``, share of draws there that are of the guide.
         count: ``(bins,)``, draws in each bin.
+
+    Example:
+        A discriminator that is sure of what it cannot know.
+
+        >>> logits = torch.tensor([3.0, -3.0])
+        >>> quality = quality_of_logits(logits, logits, num_bins=2)
+        >>> quality.accuracy, quality.frequency
+        (tensor(0.5000), tensor([0.5000, 0.5000]))
+        >>> quality.verdict().status
+        <Status.FAIL: 'fail'>
     """
 
     log_loss: Tensor

@@ -34,6 +34,15 @@ class Report:
         findings: by name of the check, in the order they were asked for.
         texts: what each check looks at, for the page.
         subject: what was looked at, in words.
+
+    Example:
+        >>> from pyro_lvm.diagnostics import Status
+        >>> verdict = Verdict("weights", Status.PASS, "k-hat is 0.3.")
+        >>> found = Report({"weights": Finding(verdict, {"khat_max": 0.3})}, {"weights": ""}, {})
+        >>> print(found)
+        [pass] weights: k-hat is 0.3.
+        >>> found.summary()
+        {'weights.khat_max': 0.3}
     """
 
     findings: Mapping[str, Finding]

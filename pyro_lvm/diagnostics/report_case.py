@@ -29,7 +29,16 @@ _NUM_CHAINS, _ANNEALING = 16, AIS(100, initial="guide")
 
 
 class DoesNotApply(Exception):
-    """Raised by a check that has nothing to say of these programs."""
+    """Raised by a check that has nothing to say of these programs.
+
+    Example:
+        >>> import torch
+        >>> from pyro_lvm.diagnostics import report
+        >>> def labels(case):
+        ...     raise DoesNotApply("the data have no labels.")
+        >>> print(report(None, None, torch.zeros(3, 2), checks=[labels]))
+        [skip] labels: the data have no labels.
+    """
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,14 @@ class Case:
         objective: what they were trained by, if that is known.
         num_samples: draws per datum.
         seed: of what is computed once, whichever check asks for it first.
+
+    Example:
+        >>> import torch
+        >>> from pyro_lvm.oracles import LinearGaussian
+        >>> oracle = LinearGaussian(torch.ones(2, 1), torch.ones(2))
+        >>> case = Case(oracle.model, oracle.exact_guide, (torch.zeros(3, 2),), num_samples=100)
+        >>> case.first(2).evidence.value
+        tensor([-2.3872, -2.3872])
     """
 
     model: Program

@@ -58,6 +58,13 @@ class SBC:
         num_latents: how many of the m, the first ones, are scalars of latents.
         curves: shares of ranks below 1, ..., L; their difference from the promised shares is
             the ECDF difference.
+
+    Example:
+        >>> ranks = torch.tensor([4, 5, 4, 5, 3, 6]).repeat(8)[:, None]  # the truth amid the draws
+        >>> simulations = Simulations({"z": ranks}, {"distance": ranks[:, 0]}, num_draws=9)
+        >>> found = sbc(simulations)
+        >>> found.labels[found.worst], found.shape(found.worst)
+        ('z[0]', <Shape.WIDE: 'too wide'>)
     """
 
     ranks: Tensor

@@ -30,6 +30,13 @@ class CountCoverage(NamedTuple):
         randomised: ``(cells,)`` for intervals whose ends belong to them in the share that
             makes a perfect posterior cover *exactly* the level in the mean. Smaller means
             too sure, larger not sure enough.
+
+    Example:
+        A posterior that is sure of no spike, of cells with one in two windows and with none.
+
+        >>> truth = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+        >>> count_coverage(torch.zeros(100, 2, 2), truth, rate=1.0)
+        CountCoverage(closed=tensor([0.5000, 1.0000]), randomised=tensor([0.4500, 0.9000]))
     """
 
     closed: Tensor
@@ -101,6 +108,12 @@ class Reliability(NamedTuple):
         predicted: ``(num_bins,)`` mean probability of the frames of a bin, NaN in empty bins.
         observed: ``(num_bins,)`` share of them with a spike.
         frames: ``(num_bins,)`` how many there are.
+
+    Example:
+        >>> predicted, observed = torch.tensor([0.2, 0.7]), torch.tensor([0.2, 0.5])
+        >>> curve = Reliability(predicted, observed, frames=torch.tensor([3, 1]))
+        >>> curve.error
+        tensor(0.0500)
     """
 
     predicted: Tensor

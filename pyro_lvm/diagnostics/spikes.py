@@ -98,6 +98,10 @@ class Spread(NamedTuple):
         low: first quartile.
         high: third quartile.
         cells: how many there are.
+
+    Example:
+        >>> print(Spread(median=0.3, low=0.2, high=0.4, cells=5))
+        0.30 (0.20 to 0.40)
     """
 
     median: float

@@ -9,7 +9,12 @@ __all__ = ["Status", "Verdict", "percent"]
 
 
 class Status(StrEnum):
-    """How a check came out; the last two found nothing, for or against."""
+    """How a check came out; the last two found nothing, for or against.
+
+    Example:
+        >>> f"{Status.WARN}", Status("skip")
+        ('warn', <Status.SKIP: 'skip'>)
+    """
 
     PASS = "pass"
     WARN = "warn"

@@ -25,6 +25,25 @@ class StepNetwork(Protocol):
 
     ``inputs`` are the encoded values of the step before (zeros at the first). They and
     ``context`` broadcast over dims to their left.
+
+    Example:
+        The mean of all steps before, which one step at a time keeps as a sum and a count.
+
+        >>> class MeanSoFar:
+        ...     def __call__(self, inputs, context):
+        ...         count = torch.arange(1, 1 + inputs.shape[-2])[:, None]
+        ...         return self.outputs(inputs.cumsum(-2) / count)
+        ...     def step(self, inputs, context, state):
+        ...         total, count = state or (0.0, 0)
+        ...         total, count = total + inputs, count + 1
+        ...         return self.outputs(total / count), (total, count)
+        ...     def outputs(self, mean):
+        ...         return torch.cat([mean, torch.zeros_like(mean)], -1)  # log-scale 0
+        >>> network, inputs, state = MeanSoFar(), torch.randn(5, 1), None
+        >>> for row in inputs:
+        ...     last, state = network.step(row, None, state)
+        >>> torch.allclose(last, network(inputs, None)[-1])
+        True
     """
 
     def __call__(self, inputs: Tensor, context: Tensor) -> Tensor:

@@ -25,6 +25,20 @@ class TableCodec:
     Attributes:
         schema: of the columns that vary.
         constants: the value of each other column.
+
+    Example:
+        >>> frame = pd.DataFrame({"dose": [1.0, None, 3.0], "site": ["sea", None, "sea"]})
+        >>> codec = TableCodec.of(frame)
+        >>> x = codec.encode(frame)  # one place in all rows: nothing to learn
+        >>> x
+        tensor([[-1.],
+                [nan],
+                [ 1.]])
+        >>> codec.complete(frame, x.nan_to_num(0.0))
+           dose site
+        0   1.0  sea
+        1   2.0  sea
+        2   3.0  sea
     """
 
     schema: Schema

@@ -32,6 +32,23 @@ class Column(ABC):
     Attributes:
         name: in the frame.
         dtype: in the frame, which :meth:`restored` gives back.
+
+    Example:
+        Shares of a whole, as logits.
+
+        >>> class ShareColumn(Column):
+        ...     def numbers(self, series):
+        ...         shares = series.to_numpy(float)
+        ...         self.check(series, (shares > 0) & (shares < 1), "between 0 and 1")
+        ...         return np.log(shares / (1 - shares))
+        ...     def restored(self, numbers):
+        ...         return pd.Series(1 / (1 + np.exp(-numbers)), name=self.name, dtype=self.dtype)
+        ...     def likelihood(self, features):
+        ...         return GaussianLikelihood(features)
+        >>> series = pd.Series([0.25, None, 0.5], name="fat")
+        >>> column = ShareColumn(series.name, series.dtype)
+        >>> column.restored(column.numbers(series)).tolist()
+        [0.25, nan, 0.5]
     """
 
     name: Hashable

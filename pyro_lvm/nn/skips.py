@@ -22,6 +22,24 @@ class SkipEncoder(nn.Module, ABC):
 
     Attributes:
         out_features: size of the output.
+
+    Example:
+        One layer, of which the mirror sees input and output.
+
+        >>> class OneLayer(SkipEncoder):
+        ...     def __init__(self, in_features, out_features):
+        ...         super().__init__()
+        ...         self.out_features = out_features
+        ...         self.layer = nn.Linear(in_features, out_features)
+        ...     def memory(self, x):
+        ...         return [x, self.layer(x).relu()]
+        ...     def mirrored(self, in_features, out_features):
+        ...         remembered = [self.layer.in_features, self.out_features]
+        ...         return SkipMLP(in_features, out_features, remembered)
+        >>> import torch
+        >>> encoder, x = OneLayer(6, 9), torch.zeros(5, 6)
+        >>> encoder.mirrored(3, 4)(torch.zeros(5, 3), encoder.memory(x)).shape
+        torch.Size([5, 4])
     """
 
     out_features: int

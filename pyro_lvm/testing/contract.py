@@ -22,7 +22,20 @@ ROUNDING = 1e-4
 
 
 class ContractError(AssertionError):
-    """A model or guide that does not keep what the others rely on."""
+    """A model or guide that does not keep what the others rely on.
+
+    Example:
+        >>> from pyro_lvm.testing import check_model
+        >>> class Mute(PyroModule):
+        ...     def forward(self, x=None, *, size=1):
+        ...         return torch.zeros(size, 2)
+        >>> try:
+        ...     check_model(Mute())
+        ... except ContractError as error:
+        ...     print(error)
+        model: expected a site that observes x, got [].
+        Try: Pass the data to the site by obs=x.
+    """
 
 
 def discover(package: str, base: type = PyroModule) -> list[type]:

@@ -42,6 +42,14 @@ class TrainingState:
         latest: epoch and gradient norm of the latest step.
         history: one list per column of ``COLUMNS``.
         stop: set it to end training after this step.
+
+    Example:
+        >>> state = TrainingState()
+        >>> for loss in (3.0, 2.5):
+        ...     state.advance(steps_in_epoch=2)
+        ...     state.record({"step": state.step, "loss": loss})
+        >>> state.epoch, state.epoch_ended, state.history["loss"]
+        (1, True, [3.0, 2.5])
     """
 
     step: int = 0
