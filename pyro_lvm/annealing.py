@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.particles import Part, Particles
 
 __all__ = ["LinearWarmup", "Schedule", "annealed_log_weights", "at_step", "reads_parts"]
@@ -56,18 +57,44 @@ def annealed_log_weights(
     """Log-weights in nats with the KL terms scaled by ``beta`` and floored by ``free_bits``."""
     if not reads_parts(beta, free_bits):
         return particles.log_weights
-    parts = particles.parts.values()
-    likelihood = [p.log_p for p in parts if p.log_p is not None and p.log_q is None]
     terms = [_floored(beta * term, free_bits) for term in _kl_terms(particles)]
-    return sum([*likelihood, *terms], torch.zeros_like(particles.log_p))
+    return sum([*_likelihood(particles), *terms], torch.zeros_like(particles.log_p))
+
+
+def _likelihood(particles: Particles) -> list[Tensor]:
+    parts = particles.parts.items()
+    return [p.log_p for n, p in parts if p.log_p is not None and not _is_of_latents(n, particles)]
 
 
 def _kl_terms(particles: Particles) -> list[Tensor]:
     """Log-ratios p over q by latent site; in one sum where the sites do not pair up."""
-    parts = [p for p in particles.parts.values() if p.log_q is not None]
-    if any(part.log_p is None for part in parts):
+    parts = [p for n, p in particles.parts.items() if _is_of_latents(n, particles)]
+    if any(part.log_p is None or part.log_q is None for part in parts):
         return [sum((_log_ratio(part) for part in parts), torch.zeros_like(particles.log_p))]
     return [_log_ratio(part) for part in parts]
+
+
+def _is_of_latents(name: str, particles: Particles) -> bool:
+    """Whether a part, of several sites in one sum perhaps, holds densities of the guide's draws."""
+    if particles.parts[name].log_q is not None:
+        return True
+    sites = name.split(" + ")
+    drawn = [n for n in sites if n in particles.guide and not particles.guide[n].is_observed]
+    data = [n for n in sites if drawn and particles.model[n].is_observed]
+    if data:
+        raise _inseparable(drawn[0], data[0])
+    return bool(drawn)
+
+
+def _inseparable(latent: str, data: str) -> ProgramError:
+    return ProgramError(
+        explain(
+            f"sites '{latent}' and '{data}'",
+            "a prior apart from the likelihood, for beta and free_bits",
+            "one sum of both, over a site that the guide does not draw",
+            "Draw that site in the guide, or leave beta at 1 and free_bits at 0.",
+        )
+    )
 
 
 def _log_ratio(part: Part) -> Tensor:
