@@ -1,4 +1,4 @@
-"""Likelihoods of the VAE, one by one and mixed, and its prior."""
+"""Likelihoods one by one and mixed: densities, moments, draws."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,26 +10,25 @@ import pytest
 import torch
 from explained import explained
 from pyro.infer import SVI
-from torch import Tensor, nn
-from vae_parts import LearnedNormal, mixed
+from torch import Tensor
+from vae_parts import mixed
 
 from pyro_lvm.distributions import (
     BernoulliLikelihood,
     CategoricalLikelihood,
     Columns,
-    ConditionalFlow,
     GaussianLikelihood,
     Likelihood,
     MixedLikelihood,
     NegativeBinomialLikelihood,
     PoissonLikelihood,
 )
-from pyro_lvm.distributions.likelihoods import LIKELIHOODS, as_likelihood
-from pyro_lvm.errors import ProgramError, PyroLVMError
+from pyro_lvm.distributions.likelihoods import as_likelihood
+from pyro_lvm.errors import ProgramError
 from pyro_lvm.guides import AmortizedNormal
 from pyro_lvm.masking import masked_log_prob
 from pyro_lvm.models import VAE
-from pyro_lvm.objectives import ELBO, IWAE
+from pyro_lvm.objectives import ELBO
 
 THETA = [0.5, 3.0]
 SIGMA = [0.5, 2.0]
@@ -220,126 +219,6 @@ def test_parts_of_a_mixture_keep_their_own_parameters_in_the_store() -> None:
     assert all(bool((p != 1).all()) for p in scales.values())
 
 
-# Inside the VAE.
-
-OUTSIDE: list[tuple[Any, float]] = [
-    ("bernoulli", 0.5),
-    ("bernoulli", 2.0),
-    ("poisson", -1.0),
-    ("poisson", 0.5),
-    ("negative_binomial", -1.0),
-    ("negative_binomial", 1.5),
-    (CategoricalLikelihood(6, 4), 4.0),
-    (CategoricalLikelihood(6, 4), -1.0),
-    (CategoricalLikelihood(6, 4), 0.5),
-]
-
-
-def programs(likelihood: Any, **settings: Any) -> tuple[VAE, AmortizedNormal]:
-    model = VAE(6, 2, (16,), likelihood, **settings)
-    return model, AmortizedNormal(in_features=6, latent_features=2, hidden=(16,))
-
-
-@pytest.mark.parametrize(("likelihood", "wrong"), OUTSIDE)
-def test_data_that_a_likelihood_cannot_have(likelihood: Any, wrong: float) -> None:
-    x = torch.zeros(3, 6)
-    x[1, 2] = wrong
-    with explained(PyroLVMError, "site 'x'", "a value that", "within the support", "coding"):
-        ELBO().loss(*programs(likelihood), x)
-
-
-@pytest.mark.parametrize(
-    ("column", "wrong", "columns"),
-    [(2, 0.5, "2 to 2"), (2, -1.0, "2 to 2"), (3, 3.0, "3 to 3"), (4, 2.0, "4 to 5")],
-)
-def test_data_that_a_column_cannot_have(column: int, wrong: float, columns: str) -> None:
-    x = torch.zeros(3, 6)
-    x[1, column] = wrong
-    found = f"in columns {columns}: Expected value argument"
-    with explained(PyroLVMError, "site 'x'", "a value that", found, "Check the data's coding"):
-        ELBO().loss(*programs(mixed()), x)
-
-
-def test_missing_entries_of_a_row_are_left_out_of_the_bound() -> None:
-    """NaN in half of the columns: the bound of the others, with finite gradients."""
-    likelihood = mixed()
-    observed = torch.tensor([True, False, False, True, False, True])
-
-    def model(x: Tensor, columns: Tensor) -> None:
-        pyro.module("likelihood", likelihood)
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(8), 1.0).to_event(1))
-            row = likelihood(z).mask(columns).to_event(1)
-            pyro.sample("x", row, obs=x)
-
-    def guide(x: Tensor, columns: Tensor) -> None:
-        loc = pyro.param("loc", torch.zeros(8))
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
-
-    x = likelihood(torch.zeros(3, 8)).sample()
-    pyro.set_rng_seed(1)
-    loss = IWAE(3).loss_and_grads(model, guide, x.where(observed, torch.nan), observed)
-    assert pyro.param("loc").grad.isfinite().all()
-    pyro.set_rng_seed(1)
-    assert loss == IWAE(3).loss(model, guide, x, observed)
-
-
-TRAINED: dict[str, Callable[[], Any]] = {
-    **{name: partial(str, name) for name in LIKELIHOODS},
-    "gaussian-network": partial(GaussianLikelihood, 6, "network"),
-    "categorical": partial(CategoricalLikelihood, 6, 4),
-    "mixed": mixed,
-}
-
-
-def trained(
-    model: VAE, guide: AmortizedNormal, x: Tensor, steps: int = 150
-) -> tuple[Tensor, Tensor]:
-    """Bounds of the data, nats each, before and after training."""
-    objective = IWAE(5)
-    with pyro.settings.context(module_local_params=True):
-        loss = objective(model, guide)
-        before = objective.bound(model, guide, x)
-        adam = torch.optim.Adam(loss.parameters(), 0.02)
-        for _ in range(steps):
-            adam.zero_grad()
-            loss(x).backward()
-            adam.step()
-        return before, objective.bound(model, guide, x)
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_training_on_its_own_draws_raises_the_bound(name: str) -> None:
-    truth, _ = programs(TRAINED[name]())
-    with torch.no_grad():
-        truth.decoder.bias.normal_()
-        truth.decoder.layers[-1].weight.mul_(2.0)
-        x = truth(size=200)
-    before, after = trained(*programs(TRAINED[name]()), x)
-    gain = after - before
-    assert gain.mean() > 5 * gain.std() / len(x) ** 0.5
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_start_at_the_mean_of_the_data(name: str) -> None:
-    mean = torch.tensor([0.5, 0.2, 0.7, 1.0, 0.3, 0.6])
-    likelihood = TRAINED[name]()
-    model = VAE(6, 2, (), likelihood, data_mean=mean)
-    start = model.decode(torch.zeros(2)).mean
-    if name == "categorical":
-        mean = torch.full((6,), 1.5)  # four classes alike
-    torch.testing.assert_close(
-        start, mean.clamp(max=0.999) if name == "bernoulli" else mean, rtol=1e-4, atol=1e-5
-    )
-
-
-@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
-def test_counts_that_are_all_zero_have_a_start(likelihood: str) -> None:
-    model = VAE(6, 2, (), likelihood, data_mean=torch.zeros(6))
-    assert model.decode(torch.zeros(2)).mean.isfinite().all()
-
-
 WRONG: list[tuple[Callable[[], Any], tuple[str, str, str, str]]] = [
     (
         lambda: as_likelihood("beta", 6),
@@ -360,51 +239,3 @@ WRONG: list[tuple[Callable[[], Any], tuple[str, str, str, str]]] = [
 def test_wrong_arguments(make: Callable[[], Any], texts: tuple[str, str, str, str]) -> None:
     with explained(ProgramError, *texts):
         make()
-
-
-# The prior.
-
-
-def test_prior_of_the_top_layer() -> None:
-    prior = LearnedNormal(2)
-    prior.loc.data.fill_(3.0)
-    model = VAE(6, (4, 2), (8,), prior=prior)
-    sites = pyro.poutine.trace(model).get_trace(size=400).nodes
-    assert (sites["z2"]["value"].mean(0) - 3.0).abs().max() < 5 / 400**0.5
-    assert sites["z2"]["fn"].batch_shape == (400,)
-    assert VAE(6, 2).prior is None
-
-
-@pytest.mark.parametrize("make", [LearnedNormal, ConditionalFlow])
-def test_a_prior_is_trained(make: Callable[[int], nn.Module]) -> None:
-    """It follows the latents of the data: they are likelier under it than under a new one."""
-    model, guide = programs("gaussian", prior=make(2))
-    x = 2 + torch.randn(200, 2) @ torch.randn(2, 6)
-    trained(model, guide, x)
-    with torch.no_grad(), pyro.settings.context(module_local_params=True):
-        z = guide(x)["z"]
-        gain = model.prior().log_prob(z) - make(2)().log_prob(z)
-    assert gain.mean() > 5 * gain.std() / len(x) ** 0.5
-
-
-class OfShape(nn.Module):
-    def __init__(self, *shape: int, event_dim: int = 1) -> None:
-        super().__init__()
-        self.shape, self.event_dim = shape, event_dim
-
-    def forward(self) -> dist.TorchDistribution:
-        return dist.Normal(torch.zeros(self.shape), 1.0).to_event(self.event_dim)
-
-
-@pytest.mark.parametrize(
-    ("prior", "found"),
-    [
-        (OfShape(3), "() and (3,)"),
-        (OfShape(5, 2), "(5,) and (2,)"),
-        (OfShape(2, event_dim=0), "(2,) and ()"),
-    ],
-)
-def test_prior_of_another_shape(prior: nn.Module, found: str) -> None:
-    expected = "batch shape () and event shape (2,)"
-    with explained(ProgramError, "prior", expected, found, ".to_event(1)"):
-        VAE(6, 2, prior=prior)(size=3)

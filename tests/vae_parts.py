@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pyro
 import torch
 from pyro.distributions import Normal, TorchDistribution
 from pyro.nn import PyroModule
@@ -16,6 +17,8 @@ from pyro_lvm.distributions import (
     PoissonLikelihood,
 )
 from pyro_lvm.guides import AmortizedNormal
+from pyro_lvm.models import VAE
+from pyro_lvm.objectives import IWAE
 
 
 def mixed() -> MixedLikelihood:
@@ -55,3 +58,25 @@ class LearnedNormal(nn.Module):
 
     def forward(self) -> TorchDistribution:
         return Normal(self.loc, self.log_scale.exp()).to_event(1)
+
+
+def programs(likelihood: Any, **settings: Any) -> tuple[VAE, AmortizedNormal]:
+    """A model of six columns and two latents, and its guide."""
+    model = VAE(6, 2, (16,), likelihood, **settings)
+    return model, AmortizedNormal(in_features=6, latent_features=2, hidden=(16,))
+
+
+def trained(
+    model: VAE, guide: AmortizedNormal, x: Tensor, steps: int = 150
+) -> tuple[Tensor, Tensor]:
+    """Bounds of the data, nats each, before and after training."""
+    objective = IWAE(5)
+    with pyro.settings.context(module_local_params=True):
+        loss = objective(model, guide)
+        before = objective.bound(model, guide, x)
+        adam = torch.optim.Adam(loss.parameters(), 0.02)
+        for _ in range(steps):
+            adam.zero_grad()
+            loss(x).backward()
+            adam.step()
+        return before, objective.bound(model, guide, x)
