@@ -21,8 +21,10 @@ Where autograd has applied :math:`v_k`, dreg is left to multiply the path by one
 bound's elasticity :math:`\partial \log v_k / \partial \log w_k`. It follows from
 :math:`\mathbb E_q[f(z) \partial_\phi \log q(z)] = \mathbb E[\partial_z f \cdot
 \partial_\phi z]` with :math:`f = v_k`; for the importance-weighted bound it gives the
-squared weights of Tucker et al. 2019. score, vimco and ovis act on sites without ``rsample``
-only: reparameterised sites of the same program keep their path derivative.
+squared weights of Tucker et al. 2019. A factor of all the guide's densities (KL warm-up,
+``poutine.scale``) multiplies the elasticity; a draw whose density is masked must not reach data
+that count. score, vimco and ovis act on sites without ``rsample`` only: reparameterised sites of
+the same program keep their path derivative.
 
 ovis is the optimal control variate where one weight dominates, :math:`\gamma = 0` in Liévin
 et al. 2020. Their :math:`\gamma > 0` adds :math:`\gamma \sum_k \tilde w_k \partial_\phi \log
@@ -45,12 +47,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.layout import Scale
 from pyro_lvm.particles import Particles
 
 __all__ = [
@@ -62,6 +65,7 @@ __all__ = [
     "bound_of_others",
     "bound_with",
     "elasticity",
+    "guide_scale",
     "reparameterised",
 ]
 
@@ -70,6 +74,8 @@ Draw = Callable[..., Particles]
 
 class Bound(Protocol):
     """What an estimator needs to know of an objective."""
+
+    is_linear: ClassVar[bool]
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor: ...
     def elasticity(self, log_weights: Tensor) -> Tensor: ...
@@ -100,8 +106,9 @@ def dreg(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
     particles = reparameterised(draw(path_only=True, relay=relay), "dreg")
     log_weights = bound.annealed(particles)
     value = bound.bound_per_datum(log_weights)
-    factor = 1.0 - bound.beta_now() * bound.elasticity(log_weights.detach())
-    relay.multiply(particles, factor)
+    if not bound.is_linear and len(log_weights) > 1:
+        scale = bound.beta_now() * _whole_scale(particles)
+        relay.multiply(particles, 1.0 - scale * bound.elasticity(log_weights.detach()))
     return particles, value
 
 
@@ -218,6 +225,28 @@ def _with_mean(bound: Bound, log_weights: Tensor) -> Tensor:  # (K, *batch)
 def _with_zero(bound: Bound, log_weights: Tensor) -> Tensor:  # (K, *batch)
     """The bound with the k-th weight replaced by zero."""
     return bound.bound_with(log_weights, torch.full_like(log_weights, -inf))
+
+
+def guide_scale(particles: Particles) -> Scale | None:
+    """The factor around all of the guide's densities, or None if they have their own."""
+    layout, guide = particles.layout, particles.guide
+    if layout is None or not guide:
+        return 1.0
+    return layout.common([s for n, s in layout.guide_scales.items() if not guide[n].is_factor])
+
+
+def _whole_scale(particles: Particles) -> Scale:
+    scale = guide_scale(particles)
+    if scale is None:
+        raise ProgramError(
+            explain(
+                "poutine.scale in the guide",
+                "one factor around all of its densities, with gradient='dreg' and K > 1",
+                "factors of their own",
+                "Put all latent sites under one poutine.scale, or use gradient='reparam'.",
+            )
+        )
+    return scale
 
 
 def reparameterised(particles: Particles, gradient: str) -> Particles:

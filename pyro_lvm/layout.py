@@ -17,12 +17,13 @@ from math import isclose, prod
 from typing import Any
 
 import torch
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from pyro_lvm.errors import PlateError, explain
 from pyro_lvm.tracing import Site
 
-__all__ = ["Layout", "Scale", "chosen_rows", "fitted", "scaled"]
+__all__ = ["Layout", "Scale", "chosen_rows", "differs_from_one", "fitted", "scaled"]
 
 Scale = float | Tensor
 
@@ -76,6 +77,13 @@ class Layout:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(frame.size for frame in self.batch)
+
+    def common(self, scales: Sequence[Scale]) -> Scale | None:
+        """What all of ``scales`` are, broadcastable to ``(*batch,)``, or None if they differ."""
+        shared, rest = _split([*scales] or [1.0])
+        if any(differs_from_one(scale) for scale in rest):
+            return None
+        return self._scale_of_batch(shared) if isinstance(shared, Tensor) else shared
 
     def fold(self, log_prob: Tensor) -> Tensor:  # (K or 1, *batch)
         """Sum a site's log-prob of shape ``(K?, *plates)`` over all plates but the batch."""
@@ -154,6 +162,13 @@ def _split_tensors(ratios: list[Scale]) -> tuple[Scale, tuple[Scale, ...]]:
 def scaled(term: Tensor, factor: Scale) -> Tensor:
     """``term`` times ``factor``, at no cost where that is one."""
     return term if isinstance(factor, float) and factor == 1.0 else term * factor
+
+
+def differs_from_one(factor: Scale) -> bool:
+    """Whether a factor changes anything; of a tensor only told while Pyro's validation is on."""
+    if isinstance(factor, Tensor):
+        return is_validation_enabled() and bool((factor != 1).any())
+    return factor != 1.0
 
 
 def chosen_rows(value: Tensor, chosen: Tensor) -> Tensor:

@@ -21,7 +21,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_lvm.gradients import Draw, Relay, reparameterised
+from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.gradients import Draw, Relay, guide_scale, reparameterised
+from pyro_lvm.layout import differs_from_one
 from pyro_lvm.objective import Objective
 from pyro_lvm.particles import Particles
 
@@ -103,6 +105,8 @@ class WeightedObjective(Objective):
             log_weights = particles.log_weights
             value = self.bound_per_datum(log_weights)
             coefficients = self.coefficients(log_weights)
+        if coefficients.path is not None or coefficients.score is not None:
+            self._check_whole(particles)
         if by_path:
             reparameterised(particles, self.gradient)
             ascent = _through_draws(particles, relay, coefficients)
@@ -110,6 +114,19 @@ class WeightedObjective(Objective):
             ascent = _at_fixed_draws(particles, coefficients)
         ascent = -ascent if self.is_upper else ascent
         return particles, value + (ascent - ascent.detach())
+
+    def _check_whole(self, particles: Particles) -> None:
+        """A direction is one of the guide's densities as they are, not of their powers."""
+        scale = guide_scale(particles)
+        if scale is None or differs_from_one(scale):
+            raise ProgramError(
+                explain(
+                    "poutine.scale in the guide",
+                    f"densities that count in full, under {type(self).__name__}",
+                    "factors of their own" if scale is None else f"a factor of {scale}",
+                    "Scale the data's site alone, or use ELBO or IWAE, which have beta= too.",
+                )
+            )
 
 
 def _at_fixed_draws(particles: Particles, coefficients: Coefficients) -> Tensor:
