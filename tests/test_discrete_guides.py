@@ -1,111 +1,21 @@
-"""Discrete guides against enumeration: densities, bounds, gradients, and a trained posterior."""
+"""Discrete guides against enumeration: bounds, a trained posterior, the contract."""
 
 from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.nn import PyroModule
+from bits import PRIOR, Explaining, corners, exact_bits, independent_bits, set_linear
 from torch import Tensor, nn
 
-from pyro_lvm.distributions import StraightThroughBernoulli, StraightThroughOneHotCategorical
 from pyro_lvm.errors import ProgramError
 from pyro_lvm.guides import AmortizedBernoulli, AmortizedCategorical
 from pyro_lvm.objectives import ELBO, IWAE, Renyi, ReweightedWakeSleep
 from pyro_lvm.testing import ContractError, check_guide
 
-STRAIGHT = {
-    "bernoulli": lambda logits: StraightThroughBernoulli(0.5, logits),
-    "categorical": lambda logits: StraightThroughOneHotCategorical(0.5, logits),
-}
-PLAIN = {
-    "bernoulli": lambda logits: dist.Bernoulli(logits=logits),
-    "categorical": lambda logits: dist.OneHotCategorical(logits=logits),
-}
-each_family = pytest.mark.parametrize("family", STRAIGHT)
-PRIOR = torch.tensor([0.5, -1.0, 0.3, 0.0])  # log-odds of the four latents
-MAX_Z = 5.5
-
-
-def corners(size: int) -> Tensor:
-    """All vectors of ``size`` bits, ``(2^size, size)``."""
-    return torch.tensor(list(product([0.0, 1.0], repeat=size)))
-
-
-# The straight-through distributions.
-
-
-@each_family
-def test_straight_through_has_the_exact_mass_and_values(family: str, float64: Any) -> None:
-    logits = torch.randn(5, 4)
-    ours, exact = STRAIGHT[family](logits), PLAIN[family](logits)
-    z = ours((20000,))
-    torch.testing.assert_close(ours.log_prob(z), exact.log_prob(z), rtol=1e-12, atol=1e-12)
-    assert z.unique().tolist() == [0.0, 1.0]
-    error = (z.mean(0) - exact.mean).abs() / (exact.variance / 20000).sqrt()
-    assert error.max() < MAX_Z
-
-
-@each_family
-def test_straight_through_gradients(family: str, float64: Any) -> None:
-    """Of a draw: the relaxed draw's, by hand from the same noise. Of log-mass: its slope."""
-    logits = torch.randn(5, 4, requires_grad=True)
-    fn, weights = STRAIGHT[family](logits), torch.randn(5, 4)
-    torch.manual_seed(1)
-    (found,) = torch.autograd.grad((weights * fn.rsample()).sum(), logits)
-    torch.manual_seed(1)
-    shape = (2, 5, 4) if family == "bernoulli" else (1, 5, 4)
-    noise = -torch.stack([torch.empty(5, 4).exponential_() for _ in range(shape[0])]).log()
-    normalised = logits if family == "bernoulli" else logits.log_softmax(-1)
-    scores = (normalised + noise[0] - (noise[1] if len(noise) == 2 else 0.0)) / 0.5
-    relaxed = torch.sigmoid(scores) if family == "bernoulli" else torch.softmax(scores, -1)
-    (expected,) = torch.autograd.grad((weights * relaxed).sum(), logits)
-    torch.testing.assert_close(found, expected)
-
-    z = fn.sample().requires_grad_()
-    (slope,) = torch.autograd.grad(fn.log_prob(z).sum(), z)
-    torch.testing.assert_close(slope, normalised.detach())
-
-
-@each_family
-def test_straight_through_expands_and_masks(family: str) -> None:
-    fn = STRAIGHT[family](torch.randn(5, 4, requires_grad=True))
-    wide = fn.expand((3, *fn.batch_shape))
-    assert wide.has_rsample
-    assert wide.temperature == 0.5
-    assert wide.batch_shape == (3, *fn.batch_shape)
-    assert wide.rsample((2,)).shape == (2, 3, 5, 4)
-    assert wide.rsample().requires_grad
-    event = fn.to_event(len(fn.batch_shape))
-    assert event.has_rsample
-    assert event.expand((7,)).rsample().shape == (7, 5, 4)
-    assert not fn.mask(False).log_prob(fn.sample()).any()
-
-
-def test_pyros_straight_through_scores_a_density() -> None:
-    """Its bound at the exact posterior is no constant, and is not on the discrete evidence."""
-    logits = torch.zeros(3)
-    z = torch.tensor([0.0, 1.0, 0.0])
-    ours = StraightThroughOneHotCategorical(0.5, logits)
-    torch.testing.assert_close(ours.log_prob(z), -torch.tensor(3.0).log())
-    theirs = dist.RelaxedOneHotCategoricalStraightThrough(torch.tensor(0.5), logits=logits)
-    draws = theirs.rsample((200,))
-    scores = torch.stack([theirs.log_prob(theirs.rsample()) for _ in range(200)])
-    assert draws.unique().tolist() == [0.0, 1.0]
-    assert scores.std() > 0.3
-
-
 # Bounds where the posterior is known.
-
-
-def independent_bits(x: Tensor) -> None:
-    """Each latent bit has a datum of its own, so the posterior is a product."""
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Bernoulli(logits=PRIOR.to(x)).to_event(1))
-        pyro.sample("x", dist.Normal(2 * z, 1.0).to_event(1), obs=x)
 
 
 def independent_categories(one_hot: bool) -> Callable[[Tensor], None]:
@@ -133,19 +43,6 @@ def evidence_of_bits(x: Tensor) -> Tensor:
     return (each + prior).logsumexp(-1).sum(-1)
 
 
-def set_linear(guide: Any, weight: Tensor, bias: Tensor) -> None:
-    layer = guide.encoding.head.layers[0]
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
-
-
-def exact_bits(draw: str) -> AmortizedBernoulli:
-    guide = AmortizedBernoulli(in_features=4, latent_features=4, hidden=(), draw=draw)
-    set_linear(guide, 2 * torch.eye(4), PRIOR.to(torch.float64) - 2)
-    return guide
-
-
 def exact_categories(draw: str, one_hot: bool = True) -> AmortizedCategorical:
     sizes: Any = {"in_features": 4, "latent_features": 4, "num_categories": 3, "hidden": ()}
     guide = AmortizedCategorical(**sizes, draw=draw, one_hot=one_hot)
@@ -168,127 +65,6 @@ def test_bounds_are_the_evidence_at_the_exact_posterior(
     for model, guide, evidence in pairs:
         bound = objective.bound(model, guide, x)
         torch.testing.assert_close(bound, evidence(x), rtol=0, atol=1e-6)
-
-
-# Gradients.
-
-
-class Explaining(PyroModule):
-    """Four bits that explain three numbers together: the posterior is not a product.
-
-    Made from a seed, which what is drawn next follows from too.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.loading = nn.Parameter(1.5 * torch.randn(4, 3))
-
-    def forward(self, x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Bernoulli(logits=PRIOR.to(x)).to_event(1))
-            pyro.sample("x", dist.Normal(z @ self.loading, 1.0).to_event(1), obs=x)
-
-    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
-        prior = dist.Bernoulli(logits=PRIOR.to(x)).log_prob(z).sum(-1)
-        return prior + dist.Normal(z @ self.loading, 1.0).log_prob(x).sum(-1)
-
-    def log_evidence(self, x: Tensor) -> Tensor:  # (B,)
-        return self.log_joint(x, corners(4)[:, None]).logsumexp(0)
-
-
-def expected_iwae(model: Explaining, guide: AmortizedBernoulli, x: Tensor) -> Tensor:
-    """The mean of the bound of two draws, summed over data, over all 256 pairs of values."""
-    fn, z = guide.posterior(x)["z"], corners(4)[:, None]  # (16, 1, 4)
-    log_q = fn.log_prob(z)  # (16, B)
-    log_w = model.log_joint(x, z) - log_q
-    bound = torch.logaddexp(log_w[:, None], log_w) - torch.tensor(2.0).log()
-    return ((log_q[:, None] + log_q).exp() * bound).sum()
-
-
-@pytest.mark.parametrize("gradient", ["score", "vimco"])
-def test_mean_gradient_is_that_of_enumeration(gradient: str, float64: torch.dtype) -> None:
-    """A plate of 1000 copies of one datum a replicate, for model and guide alike."""
-    model = Explaining()
-    guide = AmortizedBernoulli(in_features=3, latent_features=4, hidden=())
-    x = torch.tensor([[1.0, -0.5, 2.0]])
-    leaves = [model.loading, *guide.parameters()]
-    exact = torch.autograd.grad(expected_iwae(model, guide, x), leaves)
-    objective, rows, draws = IWAE(2, gradient), x.expand(1000, 3), []
-    for _ in range(100):
-        loss = objective.differentiable_loss(model, guide, rows) / -len(rows)
-        draws.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, leaves)]))
-    found, error = torch.stack(draws).mean(0), torch.stack(draws).std(0) / 10
-    wanted = torch.cat([g.flatten() for g in exact])
-    assert error.max() < 0.035 * wanted.norm()
-    assert ((found - wanted).abs() / error).max() < MAX_Z
-
-
-def guide_gradients(draw: str, objective: Any, replicates: int = 60) -> Tensor:
-    """Gradients of the guide's bias at one datum, one row a replicate of 1000 copies."""
-    model = Explaining()
-    guide = AmortizedBernoulli(in_features=3, latent_features=4, hidden=(), draw=draw)
-    x = torch.tensor([[1.0, -0.5, 2.0]]).expand(1000, 3)
-    bias = guide.encoding.head.bias
-    return torch.stack(
-        [
-            torch.autograd.grad(objective.differentiable_loss(model, guide, x) / -1000, bias)[0]
-            for _ in range(replicates)
-        ]
-    )
-
-
-def z_score(first: Tensor, second: Tensor) -> float:
-    error = (first.var(0) / len(first) + second.var(0) / len(second)).sqrt()
-    return float(((first.mean(0) - second.mean(0)).abs() / error).max())
-
-
-def test_straight_through_gradients_are_biased_as_documented(float64: torch.dtype) -> None:
-    """stl has reparam's mean for the ELBO; dreg has another; none is the exact gradient."""
-    exact = guide_gradients("exact", ELBO(2, "score"))
-    reparam = guide_gradients("straight_through", ELBO(1, "reparam"))
-    stl = guide_gradients("straight_through", ELBO(1, "stl"))
-    assert z_score(reparam, stl) < MAX_Z
-    assert z_score(reparam, exact) > 10
-    cosine = torch.cosine_similarity(reparam.mean(0), exact.mean(0), dim=0)
-    print(f"straight-through ELBO gradient: {reparam.mean(0)}, exact {exact.mean(0)}, {cosine}")
-    assert cosine > 0.9
-    plain = guide_gradients("straight_through", IWAE(5, "reparam"))
-    dreg = guide_gradients("straight_through", IWAE(5, "dreg"))
-    assert z_score(plain, dreg) > 10
-
-
-def test_a_one_hot_prior_pulls_only_if_it_is_straight_through(float64: torch.dtype) -> None:
-    """Both give one bound; Pyro's scores by argmax, which has no derivative."""
-    logits = torch.tensor([[2.0, 0.0, -1.0]])
-    guide = AmortizedCategorical(
-        in_features=4, latent_features=1, num_categories=3, hidden=(), draw="straight_through"
-    )
-    values, slopes = [], []
-    for prior in (
-        dist.OneHotCategorical(logits=logits),
-        StraightThroughOneHotCategorical(0.5, logits),
-    ):
-
-        def model(x: Tensor, prior: Any = prior) -> None:
-            with pyro.plate("data", len(x)):
-                pyro.sample("z", prior.to_event(1))
-
-        torch.manual_seed(1)
-        loss = ELBO().differentiable_loss(model, guide, torch.ones(50, 4))
-        values.append(loss.detach())
-        slopes.append(torch.autograd.grad(loss, guide.encoding.head.bias)[0])
-    torch.testing.assert_close(values[0], values[1])
-    assert (slopes[0] - slopes[1]).norm() > 0.1 * slopes[1].norm()
-
-
-@pytest.mark.parametrize("gradient", ["reparam", "stl", "dreg"])
-def test_exact_draws_refuse_path_gradients(gradient: str) -> None:
-    objective = ELBO(1, gradient)
-    with pytest.raises(ProgramError, match=r"(?s)site 'z'.*score"):
-        objective.differentiable_loss(
-            independent_bits, exact_bits("exact").float(), torch.ones(2, 4)
-        )
 
 
 # Training.
