@@ -23,7 +23,7 @@ from pyro_lvm.checks import (
 from pyro_lvm.densities import guide_sites, log_prob, log_q_by_route
 from pyro_lvm.distributions.implicit import is_implicit, no_density
 from pyro_lvm.enumeration import Enumerates, Enumerator, is_enumerated, is_summed_out, sum_out
-from pyro_lvm.errors import PlateError, explain
+from pyro_lvm.errors import PlateError, ProgramError, explain
 from pyro_lvm.layout import Layout, Scale, scaled
 from pyro_lvm.tracing import Program, Recorder, Site
 
@@ -219,7 +219,8 @@ def draw(
         particles = _with_direct(particles, layout, terms)
     if ratio and covered:
         term = ratio(passed, p.sites, q.sites, args, kwargs)
-        particles = _with_ratio(particles, layout.fold(term), covered)
+        factor = _ratio_factor(layout, p.sites, q.sites, covered)
+        particles = _with_ratio(particles, scaled(layout.fold(term), factor), covered)
     return particles
 
 
@@ -259,6 +260,26 @@ def _with_ratio(particles: Particles, term: Tensor, names: Sequence[str]) -> Par
     log_q = particles.log_q + term
     parts = {**particles.parts, " + ".join(names): Part(None, term)}
     return replace(particles, log_q=log_q, parts=parts)
+
+
+def _ratio_factor(
+    layout: Layout, model: Mapping[str, Site], guide: Mapping[str, Site], names: Sequence[str]
+) -> Scale:
+    """What a log-ratio is multiplied with: the factor of its sites in both programs."""
+    factors = [of[n] for of in (layout.model_scales, layout.guide_scales) for n in names]
+    factor = layout.common(factors)
+    masked = [n for n in names for s in (model[n], guide[n]) if s.mask not in (None, True)]
+    if factor is None or masked:
+        raise ProgramError(
+            explain(
+                f"sites {list(names)}",
+                "one poutine.scale and no poutine.mask around them, in place of whose densities "
+                "one ratio is estimated",
+                "factors of their own" if factor is None else f"a mask around '{masked[0]}'",
+                "Scale all of them alike, and mask the data's site alone.",
+            )
+        )
+    return factor
 
 
 def _assemble(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, cast
@@ -17,7 +17,7 @@ from pyro_lvm.densities import check_repeatable, guide_sites, log_prob
 from pyro_lvm.enumeration import is_enumerated
 from pyro_lvm.errors import PlateError, ProgramError, explain
 from pyro_lvm.gradients import Draw
-from pyro_lvm.layout import Layout, Scale
+from pyro_lvm.layout import Layout, Scale, differs_from_one
 from pyro_lvm.mixing import Marginal, Mixing, mixing_sites, split_rows
 from pyro_lvm.mixing_chunks import LaterDraws
 from pyro_lvm.mixing_rows import FreshRows, GuideRows, ModelRows, Rows
@@ -28,6 +28,7 @@ from pyro_lvm.tracing import Program, Recorder, Site
 __all__ = [
     "MixedParticles",
     "SemiImplicitObjective",
+    "check_in_full",
     "check_reached",
     "draw_mixed",
     "run_model",
@@ -204,6 +205,7 @@ def _averaged(
     if by_row is None:
         return plain, None
     _check_whole(layout, names)
+    check_in_full(names, scales)
     marginal = rows.marginal(by_row)
     if more:
         marginal = marginal.joined(more.log_sums(names, layout, scales), sum(more.sizes))
@@ -220,6 +222,24 @@ def _check_whole(layout: Layout, names: list[str]) -> None:
                 "Draw the auxiliary site inside the plate, or pass the full data.",
             )
         )
+
+
+def check_in_full(names: Iterable[str], scales: Mapping[str, Scale]) -> None:
+    """A power of a density that depends on mixing variables has not that of their mean's.
+
+    Raises:
+        ProgramError: one of the sites is scaled, and not all others of both programs with it.
+    """
+    for name in names:
+        if differs_from_one(scales[name]):
+            raise ProgramError(
+                explain(
+                    f"poutine.scale around '{name}'",
+                    "a density that counts in full, to average out mixing variables",
+                    f"a factor of {scales[name]}",
+                    "Use beta= for KL warm-up, or scale both programs as a whole.",
+                )
+            )
 
 
 class SemiImplicitObjective(Objective):

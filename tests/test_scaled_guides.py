@@ -1,11 +1,14 @@
-"""``poutine.scale`` around latent sites, the KL annealing idiom, under every path gradient."""
+"""``poutine.scale`` around latent sites, the KL annealing idiom: right, or refused."""
 
 from typing import Any
 
+import adversarial_programs
+import mixing_programs
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from adversarial_programs import Exact, Guide
 from explained import explained
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
@@ -16,11 +19,15 @@ from torch import Tensor
 from pyro_lvm.errors import ProgramError
 from pyro_lvm.objectives import (
     CUBO,
+    DSIVI,
     ELBO,
     IWAE,
+    IWAVB,
     MIWAE,
     PIWAE,
+    SIVI,
     TVO,
+    UIVI,
     AlphaDivergence,
     Renyi,
     ReweightedWakeSleep,
@@ -118,3 +125,31 @@ def test_directions_of_the_guide_take_whole_densities(objective) -> None:
     everything = poutine.scale(model, 0.5), all_scaled
     assert objective.differentiable_loss(*everything, X, 1.0).isfinite()
     assert WakeSleep(2).differentiable_loss(model, guide, X).isfinite()
+
+
+@pytest.mark.parametrize("objective", [SIVI(2), DSIVI(2), UIVI(2)], ids=lambda o: type(o).__name__)
+def test_mixtures_take_whole_densities(objective) -> None:
+    programs = mixing_programs.model, mixing_programs.wide
+    with explained(ProgramError, "'z'", "in full, to average", "a factor of 0.3", "beta="):
+        objective.differentiable_loss(*(ScaledLatents(0.3)(p) for p in programs), X)
+    weights = torch.tensor([0.3, 1.0], dtype=torch.float64)
+    for factor in (0.3, weights):
+        everything = (poutine.scale(p, factor) for p in programs)
+        assert objective.differentiable_loss(*everything, X).isfinite()
+
+
+def test_a_ratio_has_the_factor_of_its_sites() -> None:
+    def loss(model: Any, guide: Any, beta: float) -> float:
+        pyro.set_rng_seed(1)
+        objective = IWAVB(Exact(), 3, num_discriminator_steps=0, beta=beta)
+        return objective.loss(model, guide, adversarial_programs.X)
+
+    model, guide = adversarial_programs.model, Guide()
+    scaled = loss(ScaledLatents(0.3)(model), ScaledLatents(0.3)(guide), 1.0)
+    assert scaled == pytest.approx(loss(model, guide, 0.3))
+    assert scaled != pytest.approx(loss(model, guide, 1.0))
+    with explained(ProgramError, "sites ['z']", "one ratio", "of their own", "all of them alike"):
+        loss(model, ScaledLatents(0.3)(guide), 1.0)
+    mask = poutine.mask(mask=torch.tensor(False))
+    with explained(ProgramError, "sites ['z']", "no poutine.mask", "around 'z'", "data's site"):
+        loss(model, mask(guide), 1.0)

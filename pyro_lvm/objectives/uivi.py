@@ -18,7 +18,13 @@ from pyro_lvm.mixing import Mixing, check_draws, mixing_sites
 from pyro_lvm.mixing_chain import MixingDensity
 from pyro_lvm.mixing_rows import GuideRows
 from pyro_lvm.particles import Part
-from pyro_lvm.semi_implicit import MixedParticles, SemiImplicitObjective, run_model, weighed
+from pyro_lvm.semi_implicit import (
+    MixedParticles,
+    SemiImplicitObjective,
+    check_in_full,
+    run_model,
+    weighed,
+)
 from pyro_lvm.tracing import Program
 
 __all__ = ["UIVI"]
@@ -134,6 +140,7 @@ class UIVI(SemiImplicitObjective):
         particles = weighed(p, q, q, {n: term.detach() for n, term in log_q.items()})
         own = {n: q.sites[n].value[0] for n in names}
         layout: Any = particles.layout
+        check_in_full(log_q, layout.guide_scales)
         density = MixingDensity(guide, args, kwargs, q, particles.values, own, layout)
         return _with_path(particles, density.score(self._chain(density)))
 
