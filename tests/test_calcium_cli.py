@@ -101,6 +101,15 @@ def test_tables_are_by_time_and_by_cell(found: Path) -> None:
     assert float(first["spikes_per_second"]) == pytest.approx(mean * RATE, rel=1e-3)
 
 
+def test_frames_keep_their_times(tmp_path: Path) -> None:
+    """A clock that counts seconds from 1970."""
+    rows = "\n".join(f"{1.7e9 + t / 32:.5f},{0.1 * (t % 7)}" for t in range(64))
+    (tmp_path / "late.csv").write_text(f"time,a\n{rows}\n")
+    run(tmp_path / "run", "--traces", str(tmp_path / "late.csv"), "--num_figures", "1")
+    times = [float(row["time"]) for row in table(tmp_path / "run" / "spikes.csv")]
+    assert np.diff(times).tolist() == pytest.approx([1 / 32] * 63, abs=2e-6)
+
+
 def test_posterior_is_by_cell_and_time(found: Path) -> None:
     with xr.open_dataset(found / "posterior.nc", group="posterior", engine="h5netcdf") as draws:
         assert draws["spikes"].dims == ("chain", "draw", "cell", "time")

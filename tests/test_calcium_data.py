@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from calcium_files import write_neurons
@@ -130,6 +131,31 @@ def test_files(
 def test_times_tell_when_a_recording_starts(tmp_path: Path) -> None:
     traces = read_traces(_csv(f"t,a,b\n{TIMED}")(tmp_path))
     assert traces.times[0].item() == pytest.approx(0.5 + 0.5 / 30)
+
+
+def test_frames_are_told_apart_by_a_clock_that_counts_from_1970(tmp_path: Path) -> None:
+    rows = "\n".join(f"{1.7e9 + t / 32:.5f},{t % 3}" for t in range(6))
+    traces = read_traces(_csv(f"t,a\n{rows}")(tmp_path))
+    assert traces.times.diff().tolist() == [1 / 32] * 5
+
+
+@pytest.mark.parametrize(("index", "names"), [(False, ("0", "1")), (True, ("", "0", "1"))])
+def test_numbers_of_columns_are_no_frame(
+    index: bool, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    """As ``DataFrame(x).to_csv()`` writes them."""
+    header, *rows = pd.DataFrame(TABLE).to_csv(index=index).splitlines()
+    traces = read_traces(_csv("\n".join([header, *rows]))(tmp_path), 30.0)
+    assert traces.names == names
+    assert traces.x[index:].T.tolist() == TABLE.tolist()
+
+
+@pytest.mark.parametrize("name", ["", "Time [s]"])
+def test_a_clock_is_no_cell(name: str, tmp_path: Path) -> None:
+    rows = "\n".join(f"{t / 10},{t % 3}" for t in range(20))
+    file = _csv(f"{name},a\n{rows}")(tmp_path)
+    with explained(DataError, f"column {name!r} of {file}", "fluor", "a rise", "Call it 'time'"):
+        read_traces(file, 10.0)
 
 
 def test_empty_cells_of_a_table_are_unobserved(tmp_path: Path) -> None:
@@ -307,7 +333,7 @@ def test_recordings_with_true_spikes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert traces.names == ("mouse_0", "mouse_1")
     assert traces.x.shape == (2, 100)
     assert traces.x[1, 50:].isnan().all()
-    torch.testing.assert_close(traces.x[0], traces.times)
+    torch.testing.assert_close(traces.x[0].double(), traces.times, rtol=1e-6, atol=1e-6)
     spikes: Tensor | None = traces.spikes
     assert spikes is not None
     assert spikes[0].nonzero().flatten().tolist() == [5, 30, 55, 80]

@@ -47,7 +47,8 @@ def write_spikes(
 ) -> None:
     """Write spikes.csv, cells.csv, posterior.nc and the pictures of the first cells."""
     expected = drawn.spikes.mean(0)
-    rows = zip(traces.times.tolist(), *expected.tolist(), strict=True)
+    times = [f"{time:.6f}" for time in traces.times.tolist()]
+    rows = zip(times, *expected.tolist(), strict=True)
     _write_csv(folder / "spikes.csv", ["time", *traces.names], rows)
     _write_cells(folder / "cells.csv", traces, model, expected)
     container = spike_inference_data(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,8 @@ _UNEVEN = 0.25
 """Share of a frame by which times may miss an even grid: they are often rounded."""
 _SLOWEST = 0.5
 """Hz; times that mean a lower rate are not in seconds."""
+_CLOCK = 20
+"""Frames after which a column that rose in every one is no fluorescence."""
 
 
 def read_traces(
@@ -31,9 +34,9 @@ def read_traces(
 ) -> Traces:
     r"""Traces from a table of frames by cells.
 
-    - ``.csv``: one row a frame, one column a cell, a first row of names if there is one, and
-      times in seconds in a column called "time", "t" or "seconds". Nothing and "nan" are
-      unobserved frames.
+    - ``.csv``: one row a frame, one column a cell, a first row of names if there is one (0, 1,
+      2, ... are names), and times in seconds in a column called "time", "t" or "seconds".
+      Nothing and "nan" are unobserved frames.
     - ``.npy``: the table.
     - ``.npz``: the table as ``x`` and, where known, ``rate``, ``time``, ``names`` and
       ``spikes`` (true counts, laid out as ``x``).
@@ -52,7 +55,8 @@ def read_traces(
 
     Raises:
         DataError: no such file, no numbers in it, no rate, uneven times, more cells than
-            frames, or values that :class:`Traces` refuses.
+            frames, times or frame numbers in place of a cell, or values that :class:`Traces`
+            refuses.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -68,11 +72,13 @@ def read_traces(
         rate = _rate(table, str(path))
     x = _cells_first(table.values, cells_in, str(path))
     spikes = None if table.spikes is None else _cells_first(table.spikes, cells_in, "spikes")
+    names = table.names or [f"cell{i}" for i in range(len(x))]
+    _check_clock(x, names, str(path))
     kept = ~unusable(x) if drop_dead else torch.ones(len(x), dtype=torch.bool)
     return Traces(
         x[kept],
         rate,
-        list(compress(table.names or [f"cell{i}" for i in range(len(x))], kept.tolist())),
+        list(compress(names, kept.tolist())),
         None if spikes is None else spikes[kept],
         0.0 if table.times is None else float(table.times[0]),
     )
@@ -92,6 +98,16 @@ def _cells_first(values: Any, cells_in: str | None, where: str) -> Tensor:  # (c
         raise DataError(explain(where, "more frames (rows) than cells (columns)", found, hint))
     table = torch.as_tensor(values, dtype=torch.get_default_dtype())
     return table if cells_in == "rows" else table.T.contiguous()
+
+
+def _check_clock(x: Tensor, names: Sequence[str], where: str) -> None:
+    if x.shape[1] < _CLOCK:
+        return
+    clocks = [name for name, rises in zip(names, (x.diff() > 0).all(1), strict=False) if rises]
+    if clocks:
+        hint = "Call it 'time' if it holds seconds; leave it out if it numbers the frames."
+        found = "a rise in every frame"
+        raise DataError(explain(f"column {clocks[0]!r} of {where}", "fluorescence", found, hint))
 
 
 def _rate(table: TraceTable, where: str) -> float:

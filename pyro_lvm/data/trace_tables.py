@@ -83,9 +83,8 @@ def _read_csv(file: Path) -> TraceTable:
         rows = [row for row in csv.reader(stream) if row]
     if not rows:
         raise ValueError("an empty file")
-    has_names = not all(_is_number(text) for text in rows[0])
-    names = [text.strip() for text in rows[0]] if has_names else []
-    numbered = list(enumerate(rows, 1))[has_names:]
+    names = [] if _is_frame(rows[0]) else [text.strip() for text in rows[0]]
+    numbered = list(enumerate(rows, 1))[bool(names) :]
     values = [_floats(row, f"{file}, row {number}", len(rows[0])) for number, row in numbered]
     return _without_times(np.array(values), names)
 
@@ -96,6 +95,13 @@ def _without_times(values: Any, names: list[str]) -> TraceTable:
         return TraceTable(values, names)
     cells = [i for i in range(len(names)) if i != columns[0]]
     return TraceTable(values[:, cells], [names[i] for i in cells], values[:, columns[0]])
+
+
+def _is_frame(row: Sequence[str]) -> bool:
+    """Whether a first row holds values: numbers, but not 0, 1, 2, ... as pandas names columns."""
+    cells = row[not row[0].strip() :]
+    numbered = len(row) > 1 and cells == [str(i) for i in range(len(cells))]
+    return not numbered and all(_is_number(text) for text in row)
 
 
 def _is_number(text: str) -> bool:

@@ -38,7 +38,7 @@ class Traces:
         >>> traces
         Traces(cells=1, frames=4, rate=2 Hz, 2.0 s, unobserved=1)
         >>> traces.times
-        tensor([0.2500, 0.7500, 1.2500, 1.7500])
+        tensor([0.2500, 0.7500, 1.2500, 1.7500], dtype=torch.float64)
     """
 
     x: Tensor
@@ -73,8 +73,8 @@ class Traces:
 
     @property
     def times(self) -> Tensor:  # (frames,)
-        """Middle of each frame, s."""
-        frames = torch.arange(self.x.shape[1], dtype=self.x.dtype, device=self.x.device)
+        """Middle of each frame, s, in float64: a clock may have started long ago."""
+        frames = torch.arange(self.x.shape[1], dtype=torch.float64, device=self.x.device)
         return self.start + (frames + 0.5) / self.rate
 
     def select(self, cells: Sequence[int]) -> Traces:
