@@ -132,6 +132,27 @@ def test_negative_binomial_has_the_variance_of_single_cell_models(float64: torch
     torch.testing.assert_close(counts.variance, mu + mu**2 / torch.tensor(THETA))
 
 
+@pytest.mark.parametrize("size", [1e1, 1e3, 1e6, 1e9])
+@pytest.mark.parametrize("theta", [0.01, 1.0, 30.0])
+def test_large_counts_keep_their_digits(size: float, theta: float) -> None:
+    """In float32, against Pyro's in float64, whose log-gammas lose 1e-16 of x log(x)."""
+    likelihood = NegativeBinomialLikelihood(1)
+    likelihood.inverse_dispersion = torch.tensor([theta])
+    narrow = torch.log(size * torch.tensor([[0.5], [1.0], [3.0]]))
+    x = torch.tensor([0.0, 0.2, 1.0, 4.0]).mul(size).round()[:, None, None]
+    wide, total = narrow.double().requires_grad_(), torch.tensor([theta]).double().requires_grad_()
+    exact = dist.NegativeBinomial(total, logits=wide - total.log()).log_prob(x.double())
+    output = narrow.requires_grad_()
+    found = likelihood(output).log_prob(x)
+    torch.testing.assert_close(found.double(), exact, rtol=2e-6, atol=3e-5)
+    parameter = likelihood.inverse_dispersion_unconstrained
+    slopes = torch.autograd.grad(found.sum(), (output, parameter))
+    expected = torch.autograd.grad(exact.sum(), (wide, total))
+    expected = (expected[0], expected[1] * theta)  # of the logarithm
+    for slope, right in zip(slopes, expected, strict=True):
+        torch.testing.assert_close(slope.double(), right, rtol=1e-4, atol=1e-4)
+
+
 def test_a_rate_that_underflows_has_a_gradient() -> None:
     """exp(-200) is 0 in float32, and 0 log 0 has none."""
     output = torch.full((1, 2), -200.0, requires_grad=True)

@@ -10,6 +10,7 @@ from pyro.distributions import constraints
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor
 
+from pyro_lvm.distributions.negative_binomial import PreciseNegativeBinomial
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.nn import check_choice, check_size, positive_scale, widen
 
@@ -162,7 +163,8 @@ class NegativeBinomialLikelihood(Likelihood):
 
     def forward(self, output: Tensor) -> dist.TorchDistribution:
         theta = self.inverse_dispersion
-        counts: dist.TorchDistribution = dist.NegativeBinomial(theta, logits=output - theta.log())
+        logits = output - theta.log()
+        counts: dist.TorchDistribution = PreciseNegativeBinomial(theta, logits=logits)
         return counts
 
     def start(self, mean: Tensor) -> Tensor:
