@@ -1,5 +1,6 @@
 """``pyro-lvm impute``: what it writes, and what it says of tables that it cannot complete."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,9 @@ def test_what_it_tells(table: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"{ROWS} rows, 6 columns" in shown
     assert "1 rows without any observed cell" in shown
     assert "constant columns, filled with their value: year" in shown
+    assert (
+        "\nnumbers: height\ncounts: visits\ncategories (how many): place (2), code (3)\n" in shown
+    )
     assert "rows completed 1 times; k-hat above 0.7" in shown
 
 
@@ -127,6 +131,8 @@ BAD = {
     "a bad cell": ("a\n1.5\n2.5\noops\n", "column 'a': expected numbers, got 'oops' in line 4"),
     "never observed": ("a,b\n1.5,\n2.5,\n", "column 'b': expected observed cells, got none"),
     "constant": ("a,b\n1.5,x\n1.5,x\n", "expected columns that vary, got 2 constant ones"),
+    "semicolons": ("a;b\n1;2\n2;3\n", "expected commas between names, got ';' in the only name"),
+    "tabs": ("a\tb\n1\t2\n2\t3\n", r"got '\t' in the only name, 'a\tb'"),
     "ragged": ("a,b\n1,2\n1,2,3\n", "expected rows of 2 cells, got a row of 3 cells"),
 }
 
@@ -185,10 +191,15 @@ def test_kinds_of_columns(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:
-    path = tmp_path / "x.csv"
-    path.write_bytes(b"a,b\n\xff\xfe,2\n")
-    with explained(DataError, "x.csv", "a table", "decode", "UTF-8"):
-        read_frame(path)
+    """In another encoding, or packed, whatever the name: pandas would unpack all but the names."""
+    for name, written in {
+        "x.csv": b"a,b\n\xff\xfe,2\n",
+        "x.csv.gz": gzip.compress(b"a\n1\n"),
+    }.items():
+        path = tmp_path / name
+        path.write_bytes(written)
+        with explained(DataError, name, "a table", "decode", "UTF-8"):
+            read_frame(path)
 
 
 def test_columns_of_objects() -> None:

@@ -157,6 +157,14 @@ BAD: dict[str, tuple[Any, tuple[str, str, str, str]]] = {
         {"a": [1.0, 1.0]},
         ("column 'a'", "values that vary", "1.0 in all cells", "Drop constant"),
     ),
+    "huge": (
+        {"a": [1e200, 3e200]},
+        ("column 'a'", "float64 can compute", "from 1e+200 to 3e+200", "unit"),
+    ),
+    "tiny": (
+        {"a": [1e-200, 3e-200]},
+        ("column 'a'", "float64 can compute", "from 1e-200 to 3e-200", "unit"),
+    ),
     "infinite": (
         {"a": [1.0, np.inf]},
         ("column 'a'", "finite numbers", "inf in row 1", "set them to NA"),

@@ -8,9 +8,17 @@ from typing import Any
 from pyro_lvm.cli.figures import save_figure, training_curves
 from pyro_lvm.diagnostics import Imputations, plot_imputed_columns, plot_intervals
 from pyro_lvm.imputation import LatentImputer, TableCodec
+from pyro_lvm.missing import BinaryColumn, ClassColumn, Column, CountColumn, RealColumn
 
 __all__ = ["summary", "write_imputations"]
 
+_KINDS: dict[type[Column], str] = {
+    RealColumn: "numbers",
+    CountColumn: "counts",
+    ClassColumn: "categories (how many)",
+    BinaryColumn: "true or false",
+}
+_MOST_NAMES = 20
 _QUANTITIES = {
     "loss": "training loss (nats per row)",
     "bound": "held-out bound (nats per row)",
@@ -26,10 +34,24 @@ def summary(frame: Any, codec: TableCodec) -> str:
     ]
     if empty := int(missing.all(axis=1).sum()):
         lines.append(f"{empty} rows without any observed cell: drawn from the model alone")
-    if codec.constants:
-        names = ", ".join(str(name) for name in codec.constants)
-        lines.append(f"constant columns, filled with their value: {names}")
+    kinds = {**_kinds(codec), "constant columns, filled with their value": codec.constants}
+    lines += [f"{kind}: {_listed(list(names))}" for kind, names in kinds.items() if names]
     return "\n".join(lines)
+
+
+def _kinds(codec: TableCodec) -> dict[str, list[str]]:
+    """The names of the columns of each kind, which may have been taken for another than meant."""
+    kinds: dict[str, list[str]] = {}
+    for column in codec.schema.columns:
+        count = f" ({column.num_classes})" if column.num_classes else ""
+        kinds.setdefault(_KINDS[type(column)], []).append(f"{column.name}{count}")
+    return kinds
+
+
+def _listed(names: list[Any]) -> str:
+    shown = ", ".join(str(name) for name in names[:_MOST_NAMES])
+    more = len(names) - _MOST_NAMES
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def write_imputations(imputer: LatentImputer, frame: Any, folder: Path) -> str:

@@ -13,7 +13,7 @@ _LARGE = 20.0
 """From here on the terms of Stirling's series that are left out are below 1e-12."""
 
 
-class PreciseNegativeBinomial(dist.NegativeBinomial):
+class PreciseNegativeBinomial(dist.NegativeBinomial):  # type: ignore[misc]
     r"""Pyro's, with a log-probability that keeps its digits at large counts.
 
     .. math:: \log p(x) = \theta \log \sigma(-l) + x \log \sigma(l)
@@ -35,8 +35,8 @@ class PreciseNegativeBinomial(dist.NegativeBinomial):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        theta = self.total_count
-        trials = theta * logsigmoid(-self.logits) + value * logsigmoid(self.logits)
+        theta: Tensor = self.total_count
+        trials: Tensor = theta * logsigmoid(-self.logits) + value * logsigmoid(self.logits)
         beta = _log_beta(torch.minimum(theta, value + 1), torch.maximum(theta, value + 1))
         return trials - torch.log(theta + value) - beta
 

@@ -24,6 +24,9 @@ __all__ = ["BinaryColumn", "ClassColumn", "Column", "CountColumn", "RealColumn"]
 
 Numbers = Any  # a NumPy array (N,) of float64
 
+_LEAST_SCALE = 1e-150
+"""Squares of less vanish in float64."""
+
 
 @dataclass(frozen=True)
 class Column(ABC):
@@ -111,16 +114,13 @@ class RealColumn(Column):
         """With the mean and scale of the observed cells.
 
         Raises:
-            DataError: a constant column, infinite cells, or under ``log`` ones not above 0.
+            DataError: a constant column, infinite cells, under ``log`` ones not above 0, or so
+                large or small ones that their variance is no number.
         """
         raw = cls(series.name, series.dtype, 0.0, 1.0, log).numbers(series)
-        mean, scale = float(np.nanmean(raw)), float(np.nanstd(raw))
-        if np.nanmax(raw) == np.nanmin(raw):
-            where, found = (
-                f"column {series.name!r}",
-                f"{series.dropna().tolist()[0]!r} in all cells",
-            )
-            raise DataError(explain(where, "values that vary", found, "Drop constant columns."))
+        with np.errstate(all="ignore"):
+            mean, scale = float(np.nanmean(raw)), float(np.nanstd(raw))
+        _check_spread(series, raw, scale)
         return cls(series.name, series.dtype, mean, scale, log)
 
     def numbers(self, series: Any) -> Numbers:
@@ -217,6 +217,17 @@ class ClassColumn(Column):
         if self.dtype.ordered and self.num_classes > 1:
             return OrdinalLikelihood(features, self.num_classes)
         return CategoricalLikelihood(features, self.num_classes)
+
+
+def _check_spread(series: Any, raw: Numbers, scale: float) -> None:
+    where, low, high = f"column {series.name!r}", np.nanmin(raw), np.nanmax(raw)
+    if low == high:
+        found = f"{series.dropna().tolist()[0]!r} in all cells"
+        raise DataError(explain(where, "values that vary", found, "Drop constant columns."))
+    if not _LEAST_SCALE <= scale < np.inf:
+        expected = "a standard deviation that float64 can compute"
+        hint = "Change the unit of the column."
+        raise DataError(explain(where, expected, f"numbers from {low:g} to {high:g}", hint))
 
 
 def _floats(series: Any) -> Numbers:

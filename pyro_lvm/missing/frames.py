@@ -33,8 +33,8 @@ def read_frame(
         categories: columns of numbers that are the names of classes.
 
     Raises:
-        DataError: no such file, no rows, a row longer than the first, a name twice, an unknown
-            one in ``categories``, or text in a column of numbers.
+        DataError: no such file, no rows, another separator, a row longer than the first, a name
+            twice, an unknown one in ``categories``, or text in a column of numbers.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -58,6 +58,7 @@ def read_frame(
             dtype=str,
             na_values=list(missing),
             skipinitialspace=True,
+            compression=None,
         )
     except (ValueError, UnicodeDecodeError) as error:  # pandas's own are ValueErrors
         hint = "Save the table as CSV in UTF-8, one row a line, as many cells as names."
@@ -137,6 +138,10 @@ def _names(path: Path) -> list[str]:
         longest = max(map(len, rows), default=0)
     if not names:
         raise _empty(path, "an empty file")
+    if len(names) == 1 and (other := {";", "\t", "|"} & {*names[0]}):
+        hint = "Save the table with commas between cells and points in numbers."
+        found = f"{other.pop()!r} in the only name, {names[0]!r}"
+        raise DataError(explain(str(path), "commas between names", found, hint))
     if longest > len(names):
         hint = "Name every column in the first row, and quote cells that hold a comma."
         found = f"a row of {longest} cells"
