@@ -181,6 +181,23 @@ def test_p_values_of_a_known_predictive() -> None:
     assert set(found.summary()) == {f"p_y: {name}" for name in ("mean", "sd", "least", "largest")}
 
 
+@pytest.mark.parametrize("in_plate", [True, False])
+def test_a_single_value(in_plate: bool) -> None:
+    """Of a batch of one, or a site outside any plate: its spread is no finding."""
+
+    def model(y: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(0.0, 3.0))
+        if in_plate:
+            with pyro.plate("data", 1):
+                pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+        else:
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=y[0])
+
+    found = predictive_check(model, mean_guide, torch.ones(1), num_samples=200)
+    assert found.p_values["y: sd"] == 0.5
+    assert found.verdict().status is Status.PASS
+
+
 def test_own_statistics_and_ties() -> None:
     def zeros(values: Tensor) -> Tensor:
         return (values == 0).double().sum(1)

@@ -159,13 +159,13 @@ def _with_gaps(values: Tensor, like: Tensor) -> Tensor:
 
 def _entries(values: Tensor) -> Tensor:  # (K, n)
     """All that are not missing."""
-    flat = values.flatten(1)
+    flat = values.reshape(len(values), -1)
     return flat[:, ~flat[0].isnan()]
 
 
 _DEFAULT: dict[str, Statistic] = {
     "mean": lambda values: _entries(values).mean(1),
-    "sd": lambda values: _entries(values).std(1),
+    "sd": lambda values: _entries(values).std(1, correction=0),
     "least": lambda values: _entries(values).amin(1),
     "largest": lambda values: _entries(values).amax(1),
 }
