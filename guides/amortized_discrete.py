@@ -12,9 +12,8 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.guides.encoding import Encoding
-from pyro_lvm.nn import check_choice, check_num_data, data_plate, named_sizes
+from pyro_lvm.nn import check_choice, check_num_data, check_positive, data_plate, named_sizes
 
 __all__ = ["AmortizedDiscrete", "Variables"]
 
@@ -54,7 +53,7 @@ class AmortizedDiscrete(PyroModule):
         self.latent_features = _named(latent_features)
         self.logits_shape = logits_shape
         self.draw = draw
-        self.temperature = _check_temperature(temperature)
+        self.temperature = check_positive("temperature", temperature, "0.5")
         self.num_data = check_num_data(num_data)
         num_outputs = sum(self._num_outputs)
         self.encoding = Encoding(encoder, encoder_features, in_features, hidden, num_outputs)
@@ -95,10 +94,3 @@ def _named(latent_features: Variables) -> dict[str, int | None]:
     sizes = {name: size for name, size in by_name.items() if size is not None}
     checked = named_sizes(sizes) if sizes or not by_name else {}
     return {name: checked.get(name) for name in by_name}
-
-
-def _check_temperature(temperature: float) -> float:
-    if not 0.0 < temperature < float("inf"):
-        hint = "Pass temperature=0.5."
-        raise ProgramError(explain("temperature", "a number above 0", repr(temperature), hint))
-    return temperature

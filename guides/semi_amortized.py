@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
 from typing import Any
 
 import pyro
@@ -18,6 +17,7 @@ from pyro_lvm.guides.encoding import Encoding
 from pyro_lvm.masking import masked_log_prob
 from pyro_lvm.nn import (
     check_num_data,
+    check_positive,
     check_size,
     data_plate,
     diagonal_normal,
@@ -107,7 +107,7 @@ class SemiAmortized(PyroModule):
         super().__init__(name=type(self).__name__)
         self._used = (model,)  # in a tuple, so that it does not become a submodule
         self.latent_features = named_sizes(latent_features)
-        self.step_size = _check_step_size(step_size)
+        self.step_size = check_positive("step_size", step_size, "0.1")
         self.through_refinement = through_refinement
         self.num_data = check_num_data(num_data)
         size = sum(self.latent_features.values())
@@ -186,10 +186,3 @@ def _log_prob(site: Mapping[str, Any]) -> Tensor:  # (J or none, B)
     log_prob = masked_log_prob(site["fn"], site["value"], site["mask"], is_observed=True)
     scaled: Tensor = log_prob * (site["scale"] * frames[0].size / frames[0].full_size)
     return scaled
-
-
-def _check_step_size(step_size: float) -> float:
-    if not (isfinite(step_size) and step_size > 0):
-        hint = "Pass step_size=0.1."
-        raise ProgramError(explain("step_size", "a number above 0", repr(step_size), hint))
-    return step_size

@@ -9,8 +9,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_lvm.models.regression import RegressionModel, check_positive, linear_predictor
-from pyro_lvm.nn import data_plate
+from pyro_lvm.models.regression import RegressionModel, linear_predictor
+from pyro_lvm.nn import check_positive, data_plate
 
 __all__ = ["BayesianLinearRegression", "NormalGamma"]
 
@@ -82,12 +82,12 @@ class BayesianLinearRegression(RegressionModel):
         num_data: int | None = None,
     ) -> None:
         super().__init__(in_features, num_data)
-        self.prior_precision = check_positive("prior_precision", prior_precision)
-        self.concentration = check_positive("concentration", concentration)
-        self.rate = check_positive("rate", rate)
+        self.prior_precision = check_positive("prior_precision", prior_precision, "1.0")
+        self.concentration = check_positive("concentration", concentration, "1.0")
+        self.rate = check_positive("rate", rate, "1.0")
         self.noise_scale = noise_scale
         if noise_scale is not None:
-            check_positive("noise_scale", noise_scale)
+            check_positive("noise_scale", noise_scale, "1.0")
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The latent sites, then "y" inside plate "data".

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.errors import ProgramError, explain
-from pyro_lvm.models.regression import RegressionModel, check_positive, linear_predictor
-from pyro_lvm.nn import data_plate, diagonal_normal
+from pyro_lvm.models.regression import RegressionModel, linear_predictor
+from pyro_lvm.nn import check_positive, data_plate, diagonal_normal
 
 __all__ = ["BayesianLogisticRegression"]
 
@@ -55,7 +55,7 @@ class BayesianLogisticRegression(RegressionModel):
         self, in_features: int = 3, *, prior_scale: float = 1.0, num_data: int | None = None
     ) -> None:
         super().__init__(in_features, num_data)
-        self.prior_scale = check_positive("prior_scale", prior_scale)
+        self.prior_scale = check_positive("prior_scale", prior_scale, "1.0")
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Site "weights", then "y" inside plate "data".

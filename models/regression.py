@@ -8,10 +8,10 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_lvm.errors import DataError, ProgramError, explain
+from pyro_lvm.errors import DataError, explain
 from pyro_lvm.nn import as_batch, check_num_data, check_size
 
-__all__ = ["RegressionModel", "check_positive", "linear_predictor"]
+__all__ = ["RegressionModel", "linear_predictor"]
 
 
 class RegressionModel(PyroModule):
@@ -45,14 +45,3 @@ class RegressionModel(PyroModule):
 def linear_predictor(x: Tensor, weights: Tensor) -> Tensor:  # (*left, B)
     """Rows ``(B, D)`` times weights ``(D,)`` or, with a dim for the plate, ``(*left, 1, D)``."""
     return torch.einsum("...d,...d->...", x, weights)
-
-
-def check_positive(name: str, number: float) -> float:
-    """``number`` if it is above 0.
-
-    Raises:
-        ProgramError: it is not.
-    """
-    if not number > 0:  # NaN too
-        raise ProgramError(explain(name, "a number above 0", repr(number), f"Pass {name}=1.0."))
-    return number

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
 from typing import Any
 
 import pyro
@@ -18,7 +17,7 @@ from pyro_lvm.distributions.categorical import CategoricalLikelihood
 from pyro_lvm.distributions.likelihoods import Likelihood
 from pyro_lvm.errors import DataError, ProgramError, explain
 from pyro_lvm.models.vae import VAE
-from pyro_lvm.nn import MLP, data_plate, widen
+from pyro_lvm.nn import MLP, check_positive, data_plate, widen
 
 __all__ = ["SupervisedVAE"]
 
@@ -83,7 +82,7 @@ class SupervisedVAE(PyroModule):
         self.labels = labels or CategoricalLikelihood(1, num_classes=10)
         self.site = site
         self.predictor = MLP(latent_features, self.labels.num_outputs, hidden)
-        self.label_weight = _check_weight(label_weight)
+        self.label_weight = check_positive("label_weight", label_weight, "1.0")
 
     def forward(self, x: Any = None, y: Any = None, *, size: int = 1) -> Tensor:
         """Sites of the model and "y"; returns ``x``.
@@ -149,10 +148,3 @@ class _Watched(Messenger):
             found = "a model without it"
             raise ProgramError(explain("site", f"a sample site '{self.site}'", found, hint))
         return self.value
-
-
-def _check_weight(weight: float) -> float:
-    if not 0 < weight < inf:
-        hint = "Pass label_weight=1.0, or train the model itself."
-        raise ProgramError(explain("label_weight", "a number above 0", repr(weight), hint))
-    return float(weight)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import isfinite
 from typing import Any, ClassVar
 
 import pyro
@@ -16,6 +15,7 @@ from torch.func import functional_call
 from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.gradients import reparameterised
 from pyro_lvm.layout import scaled
+from pyro_lvm.nn import check_positive
 from pyro_lvm.objective import Objective
 from pyro_lvm.parameters import allow_local_parameters, scoped
 from pyro_lvm.particles import Particles
@@ -86,7 +86,7 @@ class SecondOrderELBO(Objective):
     ) -> None:
         super().__init__(num_particles, gradient, max_plate_nesting=max_plate_nesting)
         self.labels = labels
-        self.step_size = _check_step_size(step_size)
+        self.step_size = check_positive("step_size", step_size, "0.1")
 
     def bound_per_datum(self, log_weights: Tensor) -> Tensor:
         return log_weights.mean(0)
@@ -145,10 +145,3 @@ def _with(guide: Any, parameters: Mapping[str, Tensor]) -> Callable[..., Any]:
             return functional_call(guide, dict(parameters), args, kwargs)
 
     return scoped(program, guide) if isinstance(guide, PyroModule) else program
-
-
-def _check_step_size(step_size: float) -> float:
-    if not (isfinite(step_size) and step_size > 0):
-        hint = "Pass step_size=0.1."
-        raise ProgramError(explain("step_size", "a number above 0", repr(step_size), hint))
-    return step_size
