@@ -57,32 +57,8 @@ class Plan:
     def programs(self, seed: int) -> tuple[Any, Any]:
         """A new model and guide; the same seed gives the same parameters."""
         pyro.set_rng_seed(seed)
-        rows, config = self.data.train, self.config
-        _check_of_rows(config.model.name)
-        model = build(
-            "models",
-            config.model.name,
-            config.model.options,
-            in_features=rows.shape[1],
-            latent_features=config.model.latent_features,
-            hidden=config.model.hidden,
-            data_mean=rows.mean(0),
-        )
-        if not hasattr(model, "latent_features"):
-            known = repr(config.model.name)
-            hint = "Use pyro_lvm.fit in Python, or model.name=VAE here."
-            raise PyroLVMError(explain("model.name", "a model with latents a row", known, hint))
-        guide = build(
-            "guides",
-            config.guide.name,
-            config.guide.options,
-            model=model,
-            in_features=rows.shape[1],
-            latent_features=model.latent_features,
-            hidden=config.guide.hidden,
-            **{name: getattr(model, name) for name in _SHARED if hasattr(model, name)},
-        )
-        return model, guide
+        model = self._model()
+        return model, self._guide(model)
 
     def objective(self, config: ObjectiveConfig, model: Any) -> Objective:
         """A new objective, with a discriminator of default size if it needs one."""
@@ -124,6 +100,37 @@ class Plan:
             seconds_per_step=result.seconds_per_step,
         )
         return Run(objective.label, bound, model, guide, result, evaluation)
+
+    def _model(self) -> Any:
+        rows, config = self.data.train, self.config.model
+        _check_of_rows(config.name)
+        model = build(
+            "models",
+            config.name,
+            config.options,
+            in_features=rows.shape[1],
+            latent_features=config.latent_features,
+            hidden=config.hidden,
+            data_mean=rows.mean(0),
+        )
+        if not hasattr(model, "latent_features"):
+            known = repr(config.name)
+            hint = "Use pyro_lvm.fit in Python, or model.name=VAE here."
+            raise PyroLVMError(explain("model.name", "a model with latents a row", known, hint))
+        return model
+
+    def _guide(self, model: Any) -> Any:
+        config = self.config.guide
+        return build(
+            "guides",
+            config.name,
+            config.options,
+            model=model,
+            in_features=self.data.train.shape[1],
+            latent_features=model.latent_features,
+            hidden=config.hidden,
+            **{name: getattr(model, name) for name in _SHARED if hasattr(model, name)},
+        )
 
     def _train(
         self, model: Any, guide: Any, bound: Objective, seed: int, folder: Path

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PredictiveBands", "plot_predictive_bands", "predictive_bands"]
 
+_BLUE = "tab:blue"
+
 
 @dataclass(frozen=True)
 class PredictiveBands:
@@ -99,20 +101,13 @@ def plot_predictive_bands(
     axes = figure.add_subplot()
     order = x.argsort()
     shown, mean = x[order].cpu(), bands.mean[order].cpu()
-    total, epistemic = 2 * bands.total[order].cpu(), 2 * bands.epistemic[order].cpu()
-    colour = "tab:blue"
-    axes.fill_between(
-        shown, mean - total, mean + total, color=colour, alpha=0.15, label="outcome, 2 sd"
-    )
-    axes.fill_between(
-        shown,
-        mean - epistemic,
-        mean + epistemic,
-        color=colour,
-        alpha=0.35,
-        label="its mean, 2 sd (epistemic)",
-    )
-    axes.plot(shown, mean, color=colour, label="mean")
+    for sd, alpha, label in (
+        (bands.total, 0.15, "outcome, 2 sd"),
+        (bands.epistemic, 0.35, "its mean, 2 sd (epistemic)"),
+    ):
+        reach = 2 * sd[order].cpu()
+        axes.fill_between(shown, mean - reach, mean + reach, color=_BLUE, alpha=alpha, label=label)
+    axes.plot(shown, mean, color=_BLUE, label="mean")
     if data is not None:
         axes.plot(data[0].cpu(), data[1].cpu(), "k.", markersize=4, label="data")
     axes.set(xlabel="x", ylabel="y")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from pyro_lvm.objectives import DSIVI
 
@@ -74,16 +75,20 @@ def plot_sandwich(
     ]
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")
     axes = figure.add_subplot()
-    for label, colour, values in zip(
-        ("without the draw that made z", "with it: the bound"),
-        ("tab:orange", "tab:blue"),
-        ([upper for _, upper in sides], [lower for lower, _ in sides]),
-        strict=True,
+    for side, label, colour in (
+        (1, "without the draw that made z", "tab:orange"),
+        (0, "with it: the bound", "tab:blue"),
     ):
-        each = torch.stack(values).flatten(1).double().cpu()  # (numbers, data)
-        error = 2 * each.std(1, correction=0) / max(1, each.shape[1] - 1) ** 0.5
-        mean = each.mean(1).numpy()
-        axes.errorbar(num_mixing, mean, error.numpy(), label=label, color=colour, marker="o")
+        mean, error = _mean_and_error([pair[side] for pair in sides])
+        reach = 2 * error.numpy()
+        axes.errorbar(num_mixing, mean.numpy(), reach, label=label, color=colour, marker="o")
     axes.set(xscale="log", xlabel="mixing draws J", ylabel="evidence lower bound, nats per datum")
     axes.legend()
     return figure
+
+
+def _mean_and_error(values: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Over data: of each number of draws, the mean and its standard error."""
+    each = torch.stack(values).flatten(1).double().cpu()  # (numbers, data)
+    error = each.std(1, correction=0) / max(1, each.shape[1] - 1) ** 0.5
+    return each.mean(1), error
