@@ -127,6 +127,16 @@ def test_a_network_put_in_another_ones_place_is_trained() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_a_layer_without_parameters_put_in_another_ones_place() -> None:
+    network = nn.Sequential(nn.Linear(6, 8), nn.Tanh())
+    guide = AmortizedNormal(network, encoder_features=8, latent_features=2)
+    model, x = VAE(6, 2, (8,)), rows()
+    recorded = CompiledLoss(ELBO(), model, guide, backend="graph")
+    recorded(x)
+    network[1] = nn.ReLU()
+    check_same(recorded, ELBO()(model, guide), x)
+
+
 def test_dropout_and_batch_norm_are_those_of_training() -> None:
     network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
     guide = AmortizedNormal(network, encoder_features=8, latent_features=2)
@@ -200,6 +210,7 @@ def test_a_branch_on_a_value_goes_on_uncompiled_and_says_where() -> None:
     message = str(told[0].message)
     assert "test_compiled.py" in message
     assert "scale = 1.0 if z.sum() > 0 else 2.0" in message
+    assert told[0].filename == __file__
     assert recorded.is_eager
     recorded(rows()).backward()  # without another warning
     assert all(p.grad is not None for p in guide.parameters())

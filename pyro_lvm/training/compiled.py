@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import nullcontext
 from time import perf_counter
 from typing import Any
 from warnings import warn
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten
+from torch.utils._pytree import tree_flatten
 
 from pyro_lvm.errors import explain
 from pyro_lvm.nn import check_choice, check_size
@@ -21,17 +22,20 @@ from pyro_lvm.training.recording import (
     Recorded,
     graph_inputs,
     is_recordable,
+    level_of_caller,
     reason_of,
     recorded,
     trained,
     undisturbed,
 )
 from pyro_lvm.training.replaying import compiled, replayed, separated
+from pyro_lvm.training.updating import StateMissing, Unrecordable, Update
 
 __all__ = ["BACKENDS", "CompiledLoss", "make_loss"]
 
 BACKENDS = ("inductor", "graph")
 
+_DEVICES = ("cpu", "cuda")
 _CONSTANTS = (bool, int, float, str, type(None), torch.dtype, torch.device)
 
 
@@ -105,6 +109,7 @@ class CompiledLoss(nn.Module):
         self.compile_seconds = 0.0
         self._is_recordable = is_recordable(objective)
         self._steps: OrderedDict[Hashable, Recorded] = OrderedDict()
+        self._walked: list[nn.Module] = []
 
     @property
     def num_graphs(self) -> int:
@@ -117,21 +122,39 @@ class CompiledLoss(nn.Module):
             loss = self._replayed(args, kwargs)
             if loss is not None:
                 return loss
-        eager: Tensor = self.loss(*args, **kwargs)
-        return eager
+        return self.eagerly(*args, **kwargs)
+
+    def eagerly(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss as it is without compilation."""
+        loss: Tensor = self.loss(*args, **kwargs)
+        return loss
+
+    def updated(self, update: Update, count: float, args: Any, kwargs: Any) -> Tensor | None:
+        """Loss over ``count`` and norm ``(2,)`` of a step taken whole; None without a graph.
+
+        Raises:
+            StateMissing: the optimiser has no state yet.
+            Unrecordable: there is no graph with its step in it; there may be one without.
+        """
+        step = None if self.is_eager else self._found(args, kwargs, update)
+        if step is None:
+            return None
+        with torch.no_grad():
+            (values,) = step.run(*self._inputs(args, kwargs), *update.inputs(count))
+        self.objective.step += 1
+        return values
 
     def _replayed(self, args: Any, kwargs: Any) -> Tensor | None:
         """The loss by a graph, or None where there can be none."""
-        leaves, structure = tree_flatten((args, kwargs))
-        if self._refuses(leaves):
-            return None
-        self.objective.before_step(self.loss.model, self.loss.guide, args, kwargs)
-        step = self._step(self._key(leaves, structure), args, kwargs)
+        step = self._found(args, kwargs)
         if step is None:
             return None
-        loss = replayed(step, graph_inputs(self.objective, leaves))
+        loss = replayed(step, self._inputs(args, kwargs))
         self.objective.step += 1
         return loss
+
+    def _inputs(self, args: Any, kwargs: Any) -> list[Tensor]:
+        return graph_inputs(self.objective, tree_flatten((args, kwargs))[0])
 
     def _refuses(self, leaves: Sequence[Any]) -> bool:
         strange = [leaf for leaf in leaves if not isinstance(leaf, (Tensor, *_CONSTANTS))]
@@ -143,44 +166,53 @@ class CompiledLoss(nn.Module):
             self._give_up(f"{type(self.objective).__name__}, which keeps a state of its own")
         return self.is_eager
 
-    def _step(self, key: Hashable, args: Any, kwargs: Any) -> Recorded | None:
+    def _found(self, args: Any, kwargs: Any, update: Update | None = None) -> Recorded | None:
         """The step on this kind of batch, or None where it cannot be recorded."""
-        step = self._steps.pop(key, None)
+        leaves, structure = tree_flatten((args, kwargs))
+        if self._refuses(leaves):
+            return None
+        self.objective.before_step(self.loss.model, self.loss.guide, args, kwargs)
+        kind = (str(structure), *map(_kind, leaves), *_around(), self.objective.decided)
+        tensors = update and (update.settings, *map(id, update.state))
+        step = self._steps.pop((key := (kind, tensors, *_of_modules(self._walked))), None)
         if step is None:
-            started = perf_counter()
-            parameters = trained(self.objective, self.loss, args, kwargs)
-            try:
-                step = self._made(parameters, args, kwargs)
-            except Exception as error:  # whatever torch raises for what it cannot record
-                self._give_up(reason_of(error))
-                return None
-            self.compile_seconds += perf_counter() - started
-            if len(self._steps) == self.cache_size:
-                self._steps.popitem(last=False)
-        self._steps[key] = step  # the last one used is the last one to go
+            self._walked = [*self.modules()]
+            key = kind, tensors, *_of_modules(self._walked)
+            step = self._steps.pop(key, None) or self._made(args, kwargs, update)
+        if step is not None:
+            self._steps[key] = step  # the last one used is the last one to go
         return step
 
-    def _made(self, parameters: Sequence[Tensor], args: Any, kwargs: Any) -> Recorded:
-        with undisturbed(self.objective, self.loss):
-            step = recorded(self.objective, self.loss, parameters, args, kwargs)
-            inputs = graph_inputs(self.objective, tree_flatten((args, kwargs))[0])
-            return separated(step if self.backend == "graph" else compiled(step, inputs), inputs)
+    def _made(self, args: Any, kwargs: Any, update: Update | None) -> Recorded | None:
+        started = perf_counter()
+        parameters = trained(self.objective, self.loss, args, kwargs)
+        try:
+            step = self._compiled(parameters, args, kwargs, update)
+        except StateMissing:
+            raise
+        except Exception as error:  # whatever torch raises for what it cannot record
+            if update is not None:
+                raise Unrecordable from error
+            self._give_up(reason_of(error))
+            return None
+        self.compile_seconds += perf_counter() - started
+        if len(self._steps) >= self.cache_size:
+            self._steps.popitem(last=False)
+        return step
 
-    def _key(self, leaves: Sequence[Any], structure: TreeSpec) -> Hashable:
-        kinds = [
-            (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
-            for leaf in leaves
-        ]
-        modules = [*self.modules()]  # walked once: this is part of every step
-        modes = [module.training for module in modules]
-        parameters = [
-            (id(parameter), parameter is not None and parameter.requires_grad)
-            for module in modules
-            for parameter in module._parameters.values()
-        ]
-        buffers = [id(buffer) for module in modules for buffer in module._buffers.values()]
-        rest = (self.objective.decided, _autocast(), torch.get_default_dtype())
-        return str(structure), *kinds, *modes, *parameters, *buffers, *rest
+    def _compiled(
+        self, parameters: Sequence[Tensor], args: Any, kwargs: Any, update: Update | None
+    ) -> Recorded:
+        undone = nullcontext() if update is None else update.undone(parameters)
+        with undisturbed(self.objective, self.loss), undone:
+            step = recorded(self.objective, self.loss, parameters, args, kwargs, update)
+        inputs = [*self._inputs(args, kwargs), *(update.inputs(1.0) if update else ())]
+        if self.backend != "graph":
+            step = compiled(step, inputs)
+        if update is not None:
+            return step
+        with undisturbed(self.objective, self.loss):
+            return separated(step, inputs)
 
     def _give_up(self, reason: str) -> None:
         """Go on without graphs, and say why, once."""
@@ -188,7 +220,7 @@ class CompiledLoss(nn.Module):
         expected = "programs and an objective that can be recorded as one graph"
         hint = "Nothing else changes. Take the line out of the program, or leave compile= out."
         text = explain("compile", expected, f"{reason}; going on uncompiled", hint)
-        warn(text, stacklevel=7)  # where the loss is called
+        warn(text, stacklevel=level_of_caller())
 
 
 def make_loss(objective: Objective, programs: Programs, backend: bool | str) -> nn.Module:
@@ -206,6 +238,21 @@ def make_loss(objective: Objective, programs: Programs, backend: bool | str) -> 
     return CompiledLoss(objective, programs.model, programs.guide, backend=backend)
 
 
-def _autocast() -> tuple[Hashable, ...]:
-    devices = ("cpu", "cuda")
-    return tuple((torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in devices)
+def _kind(leaf: Any) -> Hashable:
+    return (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
+
+
+def _of_modules(modules: Sequence[nn.Module]) -> Iterator[Hashable]:
+    """Which they are and what they hold: walked once, since this is part of every step."""
+    for module in modules:
+        yield module.training
+        yield from module._modules.values()
+        yield from map(id, module._buffers.values())
+        for parameter in module._parameters.values():
+            yield id(parameter), parameter is not None and parameter.requires_grad
+
+
+def _around() -> list[Hashable]:
+    """What a program computes in, whatever it is called with."""
+    autocast = [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in _DEVICES]
+    return [*autocast, torch.get_default_dtype()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -11,10 +11,10 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_lvm.errors import DataError, ParameterError, PlateError, explain
-from pyro_lvm.parameters import check_fresh
+from pyro_lvm.parameters import check_fresh, check_own
 from pyro_lvm.training.loader import Batch
 
 __all__ = ["Program", "drop_strays", "parameter_names"]
@@ -79,10 +79,9 @@ class _ParameterWatch(Messenger):
         self.names: list[str] = []
 
     def _pyro_param(self, msg: dict[str, Any]) -> None:
-        store = pyro.get_param_store()
-        if len(msg["args"]) > 1 and msg["name"] in store:
+        if len(msg["args"]) > 1:
             check_fresh(msg["name"], msg["args"][1])
-            _check_own(msg["name"], msg["args"][1], dict(store.named_parameters()))
+            check_own(msg["name"], msg["args"][1])
         self.names.append(msg["name"])
 
 
@@ -119,19 +118,6 @@ def _check_amortized(guide: AutoGuide, share: int) -> None:
                         "Use an amortised guide, or train in one process.",
                     )
                 )
-
-
-def _check_own(name: str, init: Any, stored: Mapping[str, Tensor]) -> None:
-    if not isinstance(init, nn.Parameter) or stored[name] is init:
-        return
-    raise ParameterError(
-        explain(
-            f"parameter '{name}'",
-            "that of the module in use",
-            "the parameter of another module, left in Pyro's store",
-            "Call pyro.clear_param_store() before a new model, or use modules, not pyro.param.",
-        )
-    )
 
 
 def _store_inside_module(name: str) -> ParameterError:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pyro
 
 from pyro_lvm.objective import Objective
-from pyro_lvm.training.compiled import make_loss
+from pyro_lvm.training.compiled import CompiledLoss, make_loss
+from pyro_lvm.training.compiled_step import CompiledStep
 from pyro_lvm.training.evaluate import DatumCount, Evaluator
-from pyro_lvm.training.fabric import Fabric, Strategy
+from pyro_lvm.training.fabric import Fabric, Strategy, steps_plainly
 from pyro_lvm.training.inputs import Data
 from pyro_lvm.training.loader import Transform
 from pyro_lvm.training.loop import Limits, Loop
@@ -138,7 +139,8 @@ def fit(
             draws, densities, weights, parameters and their gradients stay in float32.
         compile: record and compile the step once for each kind of batch, True or one of the
             backends of :class:`~pyro_lvm.training.CompiledLoss`. ``result.compile_seconds`` is
-            what it took; torch keeps compiled code on disk for later runs.
+            what it took; torch keeps compiled code on disk for later runs. On one device the
+            optimiser's update is compiled too; see :class:`~pyro_lvm.training.CompiledStep`.
         evaluate_every: steps between evaluations; None for each epoch's end, or 50 where an
             epoch is one step.
         diagnostic_particles: draws per datum for the effective sample size and k-hat on a few
@@ -308,6 +310,9 @@ def _stepper(
     loss = make_loss(objective, programs, compile)
     check_covered(loss, parameters, fabric.world_size)
     scheduler = make_scheduler(lr_scheduler, raw, total_steps)
+    compiled = None
+    if isinstance(loss, CompiledLoss) and steps_plainly(fabric):
+        compiled = CompiledStep(loss, raw, max_grad_norm)
     loss, wrapped = fabric.setup(loss, raw)
     return Stepper(
         fabric,
@@ -316,6 +321,7 @@ def _stepper(
         wrapped,
         scheduler,
         parameters,
+        compiled,
         DatumCount(objective, programs, is_share=fabric.world_size > 1),
         max_grad_norm,
         max_skips,

@@ -22,11 +22,13 @@ from pyro_lvm.annealing import at_step
 from pyro_lvm.objective import Objective
 from pyro_lvm.own_step import resting
 from pyro_lvm.training.fabric import Fabric
+from pyro_lvm.training.updating import Update
 
 __all__ = [
     "Recorded",
     "graph_inputs",
     "is_recordable",
+    "level_of_caller",
     "reason_of",
     "recorded",
     "trained",
@@ -42,6 +44,8 @@ _LIBRARIES = [
 
 class Recorded(NamedTuple):
     """A step as a function from :func:`graph_inputs` to the loss and its gradients.
+
+    With an update in it, it is one from these and the update's inputs to its result alone.
 
     Attributes:
         run: it reads the parameters, draws random numbers, and moves what an objective keeps.
@@ -78,24 +82,34 @@ def trained(objective: Objective, loss: nn.Module, args: Any, kwargs: Any) -> li
 
 
 def recorded(
-    objective: Objective, loss: nn.Module, parameters: Sequence[Tensor], args: Any, kwargs: Any
+    objective: Objective,
+    loss: nn.Module,
+    parameters: Sequence[Tensor],
+    args: Any,
+    kwargs: Any,
+    update: Update | None = None,
 ) -> Recorded:
     """The step on such a batch; it is taken in doing so."""
     leaves, structure = tree_flatten((args, kwargs))
+    inputs = [*graph_inputs(objective, leaves), *(update.inputs(1.0) if update else ())]
     used: list[Tensor] = []
 
     def step(*inputs: Tensor) -> list[Tensor]:
         rest = iter(inputs)
         filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         again, named = tree_unflatten(filled, structure)
-        with _within_graph(objective, [*rest]):
+        with _within_graph(objective, rest):
             value = loss(*again, **named)
         found = torch.autograd.grad(value, parameters, allow_unused=True)
         used[:] = [p for p, gradient in zip(parameters, found) if gradient is not None]
-        return [value.detach(), *(gradient for gradient in found if gradient is not None)]
+        gradients = [gradient for gradient in found if gradient is not None]
+        if update is None:
+            return [value.detach(), *gradients]
+        with torch.no_grad():
+            return [update(value.detach(), used, gradients, *rest)]
 
     with pyro.validation_enabled(False):
-        run: Callable[..., Sequence[Tensor]] = make_fx(step)(*graph_inputs(objective, leaves))
+        run: Callable[..., Sequence[Tensor]] = make_fx(step)(*inputs)
     return Recorded(run, used)
 
 
@@ -130,6 +144,14 @@ def reason_of(error: Exception) -> str:
     return f"{reason} at {own[-1].filename}:{own[-1].lineno}, {own[-1].line!r}" if own else reason
 
 
+def level_of_caller() -> int:
+    """How far up the stack, for ``warnings.warn``, the first line outside the libraries is."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and not _is_of_program(frame.f_code.co_filename):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
 def _is_of_program(filename: str) -> bool:
     libraries = (Path(filename).is_relative_to(folder) for folder in _LIBRARIES)
     return not filename.startswith("<") and not any(libraries)
@@ -146,12 +168,12 @@ def _scheduled(objective: Objective) -> list[tuple[Objective, str]]:
 
 
 @contextmanager
-def _within_graph(objective: Objective, factors: Sequence[Tensor]) -> Iterator[None]:
-    """Tensors in the place of schedules, and nothing that goes before a step."""
+def _within_graph(objective: Objective, inputs: Iterator[Tensor]) -> Iterator[None]:
+    """The next inputs in the place of schedules, and nothing that goes before a step."""
     scheduled = _scheduled(objective)
     own = [getattr(each, name) for each, name in scheduled]
-    for (each, name), value in zip(scheduled, factors, strict=True):
-        setattr(each, name, lambda step, value=value: value)
+    for (each, name), factor in zip(scheduled, inputs):  # the rest of the inputs stays
+        setattr(each, name, lambda step, value=factor: value)
     vars(objective)["before_step"] = lambda *args: None
     try:
         yield

@@ -10,18 +10,19 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from pyro_lvm.errors import NonFiniteError, PyroLVMError, explain
 from pyro_lvm.nonfinite import first_nonfinite
+from pyro_lvm.training.compiled_step import CompiledStep
 from pyro_lvm.training.evaluate import DatumCount
 from pyro_lvm.training.fabric import Fabric
 from pyro_lvm.training.loader import Batch
 from pyro_lvm.training.precision import full_densities
 from pyro_lvm.training.programs import Programs
 from pyro_lvm.training.state import TrainingState
+from pyro_lvm.training.updating import cut
 
 __all__ = ["Stepper"]
 
@@ -37,6 +38,7 @@ class Stepper:
         optimizer: set up by ``fabric``.
         scheduler: stepped once per update.
         parameters: what the optimiser changes.
+        compiled: takes the whole step, if given.
         count: the number of data a loss speaks for.
         max_grad_norm: the gradient's norm is cut to this.
         max_skips: updates that may be left out in a row before it is an error; 0 for none.
@@ -50,6 +52,7 @@ class Stepper:
     optimizer: Optimizer
     scheduler: LRScheduler | None
     parameters: Sequence[Tensor]
+    compiled: CompiledStep | None
     count: DatumCount
     max_grad_norm: float | None
     max_skips: int
@@ -87,27 +90,25 @@ class Stepper:
             raise
 
     def _gradient(self, batch: Batch) -> tuple[float, float]:
+        if self.compiled is not None:
+            count = self.count(batch)
+            with full_densities(self.fabric), self.fabric.autocast():
+                return self._read(self.compiled.taken(count, batch.args, batch.kwargs))
         with full_densities(self.fabric):
             loss = self.loss(*batch.args, **batch.kwargs) / self.count(batch)
         self.fabric.backward(loss)
-        return self._read(loss.detach(), self._clipped_norm())
+        norm = cut(self.parameters, self.max_grad_norm)
+        return self._read(torch.stack([loss.detach(), norm.to(loss)]))
 
-    def _clipped_norm(self) -> Tensor:
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = get_total_norm(gradients)
-        if self.max_grad_norm is not None:
-            clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
-        return norm
-
-    def _read(self, loss: Tensor, norm: Tensor) -> tuple[float, float]:
-        """Both numbers in one transfer, the loss averaged over processes."""
-        values = torch.stack([loss, norm.to(loss)])
+    def _read(self, values: Tensor) -> tuple[float, float]:
+        """Loss and norm in one transfer, averaged over processes."""
         mean: Any = self.fabric.all_reduce(values, reduce_op="mean")
-        loss_value, norm_value = mean.tolist()
-        return loss_value, norm_value
+        loss, norm = mean.tolist()
+        return loss, norm
 
     def _update(self) -> None:
-        self.optimizer.step()
+        if self.compiled is None:
+            self.optimizer.step()
         if self.scheduler is not None:
             self.scheduler.step()
 
