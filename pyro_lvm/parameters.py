@@ -7,13 +7,20 @@ from typing import Any
 
 import pyro
 from pyro.nn import PyroModule
-from pyro.poutine.runtime import am_i_wrapped
+from pyro.poutine.runtime import _PYRO_STACK, am_i_wrapped
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyro_lvm.errors import ParameterError, explain
 
-__all__ = ["allow_local_parameters", "check_fresh", "is_unheard", "scoped"]
+__all__ = [
+    "allow_local_parameters",
+    "check_fresh",
+    "check_own",
+    "is_unheard",
+    "scoped",
+    "stepped_by_svi",
+]
 
 
 def allow_local_parameters(program: object) -> None:
@@ -29,6 +36,9 @@ def allow_local_parameters(program: object) -> None:
 def check_fresh(name: str, init: Any) -> None:
     """Refuse an old value that Pyro's store would silently prefer to a new initial one.
 
+    A module computes with its own parameters whatever the store holds: those are left to
+    :func:`check_own`.
+
     Args:
         name: of the parameter.
         init: its initial value, or a function of no arguments that gives it.
@@ -37,8 +47,10 @@ def check_fresh(name: str, init: Any) -> None:
         ParameterError: the store holds the name with another shape.
     """
     store = pyro.get_param_store()
+    if name not in store or isinstance(init, nn.Parameter):
+        return
     wanted = init() if callable(init) else init
-    if name in store and isinstance(wanted, Tensor) and store[name].shape != wanted.shape:
+    if isinstance(wanted, Tensor) and store[name].shape != wanted.shape:
         raise ParameterError(
             explain(
                 f"parameter '{name}'",
@@ -47,6 +59,36 @@ def check_fresh(name: str, init: Any) -> None:
                 "Call pyro.clear_param_store() before training a new model.",
             )
         )
+
+
+def check_own(name: str, init: Any) -> None:
+    """Refuse a module's parameter in whose place the store holds, and would train, another.
+
+    Args:
+        name: of the parameter.
+        init: what the program states as its initial value.
+
+    Raises:
+        ParameterError: the store holds the name for another module.
+    """
+    stored = dict(pyro.get_param_store().named_parameters())
+    if not isinstance(init, nn.Parameter) or stored.get(name, init) is init:
+        return
+    raise ParameterError(
+        explain(
+            f"parameter '{name}'",
+            "that of the module in use",
+            "the parameter of another module, left in Pyro's store",
+            "Call pyro.clear_param_store() before a new model, and give the networks of model "
+            "and guide different names; or use modules, not pyro.param.",
+        )
+    )
+
+
+def stepped_by_svi() -> Any:
+    """The trace in which ``SVI.step`` collects what it will train, or None outside of it."""
+    outer: Any = _PYRO_STACK[0] if _PYRO_STACK else None
+    return outer if getattr(outer, "param_only", False) else None
 
 
 def is_unheard(program: PyroModule) -> bool:

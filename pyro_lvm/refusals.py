@@ -9,11 +9,11 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.poutine.runtime import _PYRO_STACK
 
 from pyro_lvm.checks import nonfinite_data
 from pyro_lvm.errors import NonFiniteError, ParameterError, PlateError, ProgramError, explain
 from pyro_lvm.nonfinite import describe_nonfinite
+from pyro_lvm.parameters import stepped_by_svi
 from pyro_lvm.particles import Particles
 
 __all__ = [
@@ -138,12 +138,10 @@ def check_subsampling(objective: Any, particles: Particles) -> None:
 
 def check_trainable_by_svi() -> None:
     """``SVI.step`` unconstrains every parameter it saw, and plain module ones cannot be."""
-    if not pyro.settings.get("module_local_params") or not _PYRO_STACK:
+    step = stepped_by_svi()
+    if step is None or not pyro.settings.get("module_local_params"):
         return
-    outer: Any = _PYRO_STACK[0]
-    if not getattr(outer, "param_only", False):
-        return
-    plain = [n for n, s in outer.trace.nodes.items() if not hasattr(s["value"], "unconstrained")]
+    plain = [n for n, s in step.trace.nodes.items() if not hasattr(s["value"], "unconstrained")]
     if plain:
         raise ParameterError(
             explain(

@@ -14,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_lvm.errors import DataError, PlateError, ProgramError, explain
-from pyro_lvm.parameters import check_fresh, is_unheard, scoped
+from pyro_lvm.parameters import check_fresh, check_own, is_unheard, scoped, stepped_by_svi
 
 __all__ = ["Draw", "PlateCollision", "Program", "Recorder", "Site", "record", "unplated"]
 
@@ -159,6 +159,8 @@ class Recorder(Messenger):
     def _pyro_post_param(self, msg: dict[str, Any]) -> None:
         if self.num_particles is None and len(msg["args"]) > 1:  # looking, not stepping
             check_fresh(msg["name"], msg["args"][1])
+            if stepped_by_svi() is not None:
+                check_own(msg["name"], msg["args"][1])
 
     def _site(self, msg: dict[str, Any]) -> Site:
         return Site(
