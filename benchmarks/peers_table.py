@@ -9,7 +9,7 @@ from benchmarks.kept import Run
 from benchmarks.peers_rounds import ratio
 from benchmarks.peers_steps import OURS
 
-__all__ = ["page"]
+__all__ = ["each", "page", "shown"]
 
 Runs = Mapping[str, Run]
 
@@ -69,7 +69,7 @@ def _how(environment: Run, cases: Runs) -> str:
 
 def _targets(cases: Runs) -> str:
     rows = [
-        f"| {key} | {peer} | {limit:.2f} | {_shown(run, COMPILED, peer)} "
+        f"| {key} | {peer} | {limit:.2f} | {shown(run, COMPILED, peer)} "
         f"| {_met(run, peer, limit)} |"
         for name, peer, limit in TARGETS
         for key, run in cases.items()
@@ -84,32 +84,33 @@ def _met(run: Run, peer: str, limit: float) -> str:
 
 
 def _ratios(cases: Runs, ours: str) -> str:
-    return _each(
+    return each(
         cases,
         (*PEERS, *(name for name in OURS if name != ours)),
-        lambda run, peer: _shown(run, ours, peer),
+        lambda run, peer: shown(run, ours, peer),
     )
 
 
 def _times(cases: Runs) -> str:
-    return _each(cases, (*OURS, *PEERS), lambda run, name: f"{median(run['ms'][name]):.2f}")
+    return each(cases, (*OURS, *PEERS), lambda run, name: f"{median(run['ms'][name]):.2f}")
 
 
 def _first(cases: Runs) -> str:
     names = (COMPILED, "by hand, compiled", "Pyro, jitted", "NumPyro")
     return (
         "Recording and compiling, on the clock of a machine with other work; no compiled graph was "
-        "there from before.\n\n"
-        + _each(cases, names, lambda run, name: f"{run['first'][name]:.1f}")
+        "there from before.\n\n" + each(cases, names, lambda run, name: f"{run['first'][name]:.1f}")
     )
 
 
-def _shown(run: Run, ours: str, peer: str) -> str:
+def shown(run: Run, ours: str, peer: str) -> str:
+    """Median and quartiles of ours / the peer's."""
     low, middle, high = ratio(run["ms"][ours], run["ms"][peer])
     return f"{middle:.2f} ({low:.2f}-{high:.2f})"
 
 
-def _each(cases: Runs, columns: tuple[str, ...], cell: Callable[[Run, str], str]) -> str:
+def each(cases: Runs, columns: tuple[str, ...], cell: Callable[[Run, str], str]) -> str:
+    """A table with a line for each run, and the columns that some run has."""
     shown = [name for name in columns if any(name in run["ms"] for run in cases.values())]
     rows = [
         f"| {key} | "

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks import peers_numpyro
 from benchmarks.programs import Guide, Model
 from pyro_lvm.objectives import IWAE
-from pyro_lvm.training import CompiledLoss
+from pyro_lvm.training import CompiledLoss, CompiledStep
 
 __all__ = ["LEARNING_RATE", "METHODS", "Trainer"]
 
@@ -46,14 +46,27 @@ class _Torch:
         pass
 
 
+@dataclass(frozen=True)
+class _Whole:
+    take: CompiledStep
+
+    def step(self, x: Tensor) -> None:
+        self.take(x)
+
+    def sync(self) -> None:
+        pass
+
+
 def _adam(model: Model, guide: Guide) -> torch.optim.Optimizer:
     return torch.optim.Adam(nn.ModuleList([model, guide]).parameters(), lr=LEARNING_RATE)
 
 
 def _ours(model: Model, guide: Guide, gradient: str, compiled: bool) -> Trainer:
     objective: Any = IWAE(NUM_PARTICLES, gradient)
-    both = CompiledLoss(objective, model, guide) if compiled else objective(model, guide)
-    return _Torch(_adam(model, guide), lambda x: both(x).backward())
+    if compiled:
+        return _Whole(CompiledStep(CompiledLoss(objective, model, guide), _adam(model, guide)))
+    loss = objective(model, guide)
+    return _Torch(_adam(model, guide), lambda x: loss(x).backward())
 
 
 def _pyro(model: Model, guide: Guide, elbo: Callable[..., Any]) -> Trainer:

@@ -8,7 +8,7 @@ import pyro
 import pytest
 import torch
 
-from benchmarks import peers, peers_numpyro, peers_pythae
+from benchmarks import peers, peers_numpyro, peers_pythae, whole_steps
 from benchmarks.peers_profile import shares
 from benchmarks.peers_rounds import ratio, timed_in_turns
 from benchmarks.peers_steps import steps
@@ -128,3 +128,11 @@ def test_shares_of_a_step_add_up() -> None:
     assert sum(found.values()) == pytest.approx(1.0)
     assert found["matrix products"] > 0.1
     assert found["compiled kernels"] == 0.0
+
+
+def test_whole_steps_of_all_contenders(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--no-save", "--cases", "tiny VAE", "--particles", "1", "2", "--rounds", "2"]
+    whole_steps.main([*options, "--backend", "graph"])
+    table = capsys.readouterr().out.partition("## Milliseconds")[2]
+    assert all(f"| {name} |" in table for name in ("ours, compiled", "ours", "by hand", "Pyro"))
+    assert table.count("tiny VAE") == 2
