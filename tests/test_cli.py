@@ -304,6 +304,23 @@ def test_an_earlier_run_is_kept(fitted: Path, capsys: pytest.CaptureFixture[str]
     assert (fitted / "metrics.csv").read_text() == before
 
 
+def test_a_run_does_not_go_on_as_another(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --resume and nothing else it would be the default one."""
+    before = (fitted / "config.yaml").read_text()
+    says = refused(
+        capsys, "fit", "--out", str(fitted), "--resume", "--objective.num_particles", "7"
+    )
+    assert "objective.num_particles=7" in says
+    assert f"--config {fitted / 'config.yaml'}" in says
+    assert (fitted / "config.yaml").read_text() == before
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    says = refused(capsys, "fit", "--out", str(tmp_path / "file" / "run"))
+    assert "expected a folder to write to, got [Errno 20] Not a directory" in says
+
+
 def test_a_folder_that_is_no_run_is_never_deleted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
@@ -12,6 +14,14 @@ from pyro_lvm.errors import PyroLVMError, explain
 
 __all__ = ["list_files", "open_folder"]
 
+_FREE = {
+    *("out", "evaluation", "objectives", "seeds"),
+    *("num_samples", "num_draws", "num_imputations", "num_figures"),
+    *("train.steps", "train.evaluate_every"),
+    *("train.accelerator", "train.num_threads", "train.compile"),
+}
+"""Settings that a resumed run may change: what is trained stays the same, for longer perhaps."""
+
 
 def open_folder(config: CommandConfig) -> Path:
     """The run directory ``config.out``, with the settings in its config.yaml.
@@ -19,19 +29,56 @@ def open_folder(config: CommandConfig) -> Path:
     ``pyro-lvm ... --config`` takes that file back.
 
     Raises:
-        PyroLVMError: the directory has something in it that is no run, or an earlier run and
-            neither ``resume`` nor ``overwrite`` is set.
+        PyroLVMError: the directory cannot be written, or has something in it that is no run, or
+            an earlier run and neither ``resume`` nor ``overwrite`` is set, or one of other
+            settings that would go on as something else.
     """
     folder = Path(config.out)
-    settings = folder / "config.yaml"
-    if folder.is_dir() and any(folder.iterdir()):
-        if not settings.is_file() or not (config.resume or config.overwrite):
-            raise _occupied(folder, is_run=settings.is_file())
-        if config.overwrite:
-            shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings.write_text(yaml.safe_dump(config.settings(), sort_keys=False), encoding="utf-8")
+    try:
+        _make_room(folder, config)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(config.settings(), sort_keys=False)
+        (folder / "config.yaml").write_text(text, encoding="utf-8")
+    except OSError as error:
+        hint = "Pass another --out, or make room there."
+        where = f"out={folder}"
+        raise PyroLVMError(explain(where, "a folder to write to", str(error), hint)) from error
     return folder
+
+
+def _make_room(folder: Path, config: CommandConfig) -> None:
+    """Nothing is in the way, or an earlier run that goes on or is deleted."""
+    if not (folder.is_dir() and any(folder.iterdir())):
+        return
+    is_run = (folder / "config.yaml").is_file()
+    if not is_run or not (config.resume or config.overwrite):
+        raise _occupied(folder, is_run)
+    if config.overwrite:
+        shutil.rmtree(folder)
+    else:
+        _check_same(folder, config)
+
+
+def _check_same(folder: Path, config: CommandConfig) -> None:
+    path = folder / "config.yaml"
+    before = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+    now = _flat(yaml.safe_load(yaml.safe_dump(config.settings())))
+    different = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
+    if different:
+        expected = ", ".join(f"{key}={before.get(key)}" for key in sorted(different))
+        found = ", ".join(f"{key}={now.get(key)}" for key in sorted(different))
+        hint = f"Resume by the arguments of the first time, or by --config {path}."
+        raise PyroLVMError(explain(f"--resume of {folder}", expected, found, hint))
+
+
+def _flat(settings: Any, name: str = "") -> dict[str, Any]:
+    """Settings by their dotted names, but those that a resumed run may change."""
+    if name in _FREE:
+        return {}
+    if not isinstance(settings, Mapping):
+        return {name: settings}
+    parts = [_flat(value, f"{name}.{key}".lstrip(".")) for key, value in settings.items()]
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def list_files(folder: Path) -> str:

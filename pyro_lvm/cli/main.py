@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"pyro-lvm: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("pyro-lvm: interrupted; training goes on with --resume", file=sys.stderr)
+        print("pyro-lvm: interrupted; the same command with --resume goes on", file=sys.stderr)
         return 130
     return 0
 
