@@ -33,6 +33,9 @@ def at_step(schedule: Schedule, step: int) -> float:
 class LinearWarmup:
     """Factor that rises linearly from ``start`` to 1 over ``num_steps`` training steps.
 
+    Raises:
+        ProgramError: less than one step.
+
     Example:
         >>> warmup = LinearWarmup(num_steps=10)
         >>> warmup(0), warmup(5), warmup(20)
@@ -41,6 +44,11 @@ class LinearWarmup:
 
     num_steps: int
     start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            hint = "Leave beta at 1.0 for no warm-up."
+            raise ProgramError(explain("num_steps", "a number >= 1", repr(self.num_steps), hint))
 
     def __call__(self, step: int) -> float:
         return min(1.0, self.start + (1.0 - self.start) * step / self.num_steps)

@@ -60,7 +60,7 @@ def check_arguments(objective: Any) -> None:
     least = objective.min_particles
     if not _is_count(count) or count < least:
         raise _argument("num_particles", f"an integer >= {least}", count, str(least))
-    if nesting is not None and nesting < 0:
+    if nesting is not None and not _is_count(nesting, 0):
         raise _argument("max_plate_nesting", "an integer >= 0", nesting, "1")
     chunk = objective.chunk_particles
     if chunk is not None and not _is_count(chunk):
@@ -68,8 +68,11 @@ def check_arguments(objective: Any) -> None:
     if objective.gradient not in objective.takes:
         first, found = repr(objective.takes[0]), objective.gradient
         raise _argument("gradient", f"one of {sorted(objective.takes)}", found, first)
-    if not free_bits >= 0:  # NaN too
+    if not _is_amount(free_bits):
         raise _argument("free_bits", "a number >= 0", free_bits, "0.0")
+    if not (callable(objective.beta) or _is_amount(objective.beta)):
+        expected = "a number >= 0, or a function from the step to one"
+        raise _argument("beta", expected, objective.beta, "1.0")
     _check_gradient(objective)
 
 
@@ -107,9 +110,17 @@ def _survives_zero_weights(objective: Any) -> bool:
     return bool(objective.bound_per_datum(log_weights).isfinite().all())
 
 
-def _is_count(number: Any) -> bool:
+def _is_count(number: Any, least: int = 1) -> bool:
     try:
-        return index(number) >= 1
+        return index(number) >= least
+    except TypeError:
+        return False
+
+
+def _is_amount(number: Any) -> bool:
+    """Whether it is a number >= 0, in a tensor perhaps, and not NaN."""
+    try:
+        return bool(number >= 0)
     except TypeError:
         return False
 

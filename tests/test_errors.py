@@ -14,6 +14,7 @@ from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from pyro_lvm.annealing import LinearWarmup
 from pyro_lvm.errors import (
     DataError,
     NonFiniteError,
@@ -59,6 +60,24 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], str, str, str, str]] = {
         ">= 0",
         "nan",
         "free_bits=0.0",
+    ),
+    "free bits in words": (
+        lambda: ELBO(free_bits="1"),
+        "free_bits",
+        ">= 0",
+        "'1'",
+        "free_bits=0.0",
+    ),
+    "negative beta": (lambda: IWAE(beta=-0.1), "beta", ">= 0, or a function", "-0.1", "beta=1.0"),
+    "beta of nan": (lambda: IWAE(beta=float("nan")), "beta", ">= 0", "nan", "beta=1.0"),
+    "beta in words": (lambda: IWAE(beta="0.5"), "beta", "a function", "'0.5'", "beta=1.0"),
+    "no steps of warm-up": (lambda: LinearWarmup(0), "num_steps", ">= 1", "0", "beta at 1.0"),
+    "broken nesting": (
+        lambda: IWAE(max_plate_nesting=1.5),
+        "max_plate_nesting",
+        "an integer >= 0",
+        "1.5",
+        "max_plate_nesting=1",
     ),
     "free bits under dreg": (
         lambda: IWAE(2, "dreg", free_bits=0.1),
