@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
 from time import perf_counter
 from typing import Any
@@ -11,12 +11,12 @@ from warnings import warn
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
 
 from pyro_lvm.errors import explain
 from pyro_lvm.nn import check_choice, check_size
 from pyro_lvm.objective import Objective
 from pyro_lvm.tracing import Program
+from pyro_lvm.training.kinds import KNOWN, Call, state_of, surroundings
 from pyro_lvm.training.programs import Programs
 from pyro_lvm.training.recording import (
     Recorded,
@@ -34,9 +34,6 @@ from pyro_lvm.training.updating import StateMissing, Unrecordable, Update
 __all__ = ["BACKENDS", "CompiledLoss", "make_loss"]
 
 BACKENDS = ("inductor", "graph")
-
-_DEVICES = ("cpu", "cuda")
-_CONSTANTS = (bool, int, float, str, type(None), torch.dtype, torch.device)
 
 
 class CompiledLoss(nn.Module):
@@ -119,7 +116,7 @@ class CompiledLoss(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, a scalar, of the batch that the programs are called with."""
         if torch.is_grad_enabled() and not self.is_eager:
-            loss = self._replayed(args, kwargs)
+            loss = self._replayed(Call(args, kwargs))
             if loss is not None:
                 return loss
         return self.eagerly(*args, **kwargs)
@@ -136,58 +133,58 @@ class CompiledLoss(nn.Module):
             StateMissing: the optimiser has no state yet.
             Unrecordable: there is no graph with its step in it; there may be one without.
         """
-        step = None if self.is_eager else self._found(args, kwargs, update)
+        call = Call(args, kwargs)
+        step = None if self.is_eager else self._found(call, update)
         if step is None:
             return None
         with torch.no_grad():
-            (values,) = step.run(*self._inputs(args, kwargs), *update.inputs(count))
+            (values,) = step.run(*self._inputs(call), *update.inputs(count))
         self.objective.step += 1
         return values
 
-    def _replayed(self, args: Any, kwargs: Any) -> Tensor | None:
+    def _replayed(self, call: Call) -> Tensor | None:
         """The loss by a graph, or None where there can be none."""
-        step = self._found(args, kwargs)
+        step = self._found(call)
         if step is None:
             return None
-        loss = replayed(step, self._inputs(args, kwargs))
+        loss = replayed(step, self._inputs(call))
         self.objective.step += 1
         return loss
 
-    def _inputs(self, args: Any, kwargs: Any) -> list[Tensor]:
-        return graph_inputs(self.objective, tree_flatten((args, kwargs))[0])
+    def _inputs(self, call: Call) -> list[Tensor]:
+        return graph_inputs(self.objective, call.leaves)
 
-    def _refuses(self, leaves: Sequence[Any]) -> bool:
-        strange = [leaf for leaf in leaves if not isinstance(leaf, (Tensor, *_CONSTANTS))]
+    def _refuses(self, call: Call) -> bool:
+        strange = [leaf for leaf in call.leaves if not isinstance(leaf, KNOWN)]
         if strange:
             self._give_up(f"an argument of type {type(strange[0]).__name__}")
-        elif any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves):
+        elif any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in call.leaves):
             self._give_up("an argument that needs a gradient")
         elif not self._is_recordable:
             self._give_up(f"{type(self.objective).__name__}, which keeps a state of its own")
         return self.is_eager
 
-    def _found(self, args: Any, kwargs: Any, update: Update | None = None) -> Recorded | None:
+    def _found(self, call: Call, update: Update | None = None) -> Recorded | None:
         """The step on this kind of batch, or None where it cannot be recorded."""
-        leaves, structure = tree_flatten((args, kwargs))
-        if self._refuses(leaves):
+        if self._refuses(call):
             return None
-        self.objective.before_step(self.loss.model, self.loss.guide, args, kwargs)
-        kind = (str(structure), *map(_kind, leaves), *_around(), self.objective.decided)
+        self.objective.before_step(self.loss.model, self.loss.guide, call.args, call.kwargs)
+        kind = (*call.kind, *surroundings(), self.objective.decided)
         tensors = update and (update.settings, *map(id, update.state))
-        step = self._steps.pop((key := (kind, tensors, *_of_modules(self._walked))), None)
+        step = self._steps.pop((key := (kind, tensors, *state_of(self._walked))), None)
         if step is None:
             self._walked = [*self.modules()]
-            key = kind, tensors, *_of_modules(self._walked)
-            step = self._steps.pop(key, None) or self._made(args, kwargs, update)
+            key = kind, tensors, *state_of(self._walked)
+            step = self._steps.pop(key, None) or self._made(call, update)
         if step is not None:
             self._steps[key] = step  # the last one used is the last one to go
         return step
 
-    def _made(self, args: Any, kwargs: Any, update: Update | None) -> Recorded | None:
+    def _made(self, call: Call, update: Update | None) -> Recorded | None:
         started = perf_counter()
-        parameters = trained(self.objective, self.loss, args, kwargs)
+        parameters = trained(self.objective, self.loss, call.args, call.kwargs)
         try:
-            step = self._compiled(parameters, args, kwargs, update)
+            step = self._compiled(parameters, call, update)
         except StateMissing:
             raise
         except Exception as error:  # whatever torch raises for what it cannot record
@@ -201,12 +198,13 @@ class CompiledLoss(nn.Module):
         return step
 
     def _compiled(
-        self, parameters: Sequence[Tensor], args: Any, kwargs: Any, update: Update | None
+        self, parameters: Sequence[Tensor], call: Call, update: Update | None
     ) -> Recorded:
         undone = nullcontext() if update is None else update.undone(parameters)
         with undisturbed(self.objective, self.loss), undone:
+            args, kwargs = call.args, call.kwargs
             step = recorded(self.objective, self.loss, parameters, args, kwargs, update)
-        inputs = [*self._inputs(args, kwargs), *(update.inputs(1.0) if update else ())]
+        inputs = [*self._inputs(call), *(update.inputs(1.0) if update else ())]
         if self.backend != "graph":
             step = compiled(step, inputs)
         if update is not None:
@@ -236,23 +234,3 @@ def make_loss(objective: Objective, programs: Programs, backend: bool | str) -> 
     backend = BACKENDS[0] if backend is True else backend
     check_choice("compile", backend, BACKENDS)
     return CompiledLoss(objective, programs.model, programs.guide, backend=backend)
-
-
-def _kind(leaf: Any) -> Hashable:
-    return (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
-
-
-def _of_modules(modules: Sequence[nn.Module]) -> Iterator[Hashable]:
-    """Which they are and what they hold: walked once, since this is part of every step."""
-    for module in modules:
-        yield module.training
-        yield from module._modules.values()
-        yield from map(id, module._buffers.values())
-        for parameter in module._parameters.values():
-            yield id(parameter), parameter is not None and parameter.requires_grad
-
-
-def _around() -> list[Hashable]:
-    """What a program computes in, whatever it is called with."""
-    autocast = [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in _DEVICES]
-    return [*autocast, torch.get_default_dtype()]
