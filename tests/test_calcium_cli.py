@@ -12,6 +12,7 @@ from test_cli import refused
 
 from pyro_lvm.cli.main import main
 from pyro_lvm.cli.spike_guides import load_guide
+from pyro_lvm.cli.spike_report import _rates
 from pyro_lvm.cli.spikes import SpikesConfig, _model
 from pyro_lvm.data import Traces
 from pyro_lvm.distributions import StoppedCounts
@@ -97,8 +98,14 @@ def test_tables_are_by_time_and_by_cell(found: Path) -> None:
     assert float(first["noise_scale"]) == pytest.approx(0.03, rel=3 * ERROR)
     level = 100 * 0.954 * 0.03 / RATE**0.5  # of white noise, in % per root Hz
     assert float(first["noise_level"]) == pytest.approx(level, rel=3 * ERROR)
-    mean = np.mean([float(row["left/1"]) for row in rows])
+    mean = np.mean([float(row["left/1"]) for row in rows[:100] + rows[105:]])  # as observed
     assert float(first["spikes_per_second"]) == pytest.approx(mean * RATE, rel=1e-3)
+
+
+def test_rates_are_those_of_observed_frames() -> None:
+    x = torch.tensor([[0.1, 0.2, float("nan"), float("nan")], [0.1, 0.2, 0.3, 0.4]])
+    expected = torch.tensor([[0.0, 0.5, 1.0, 1.0], [0.0, 0.5, 1.0, 1.0]])
+    assert _rates(Traces(x, rate=10.0), expected).tolist() == [2.5, 6.25]
 
 
 def test_frames_keep_their_times(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from pyro_lvm.cli.figures import save_figure
@@ -64,6 +65,11 @@ def write_spikes(
         save_figure(figure, folder / "figures" / f"{cell:03d}_{_as_file(name)}.png")
 
 
+def _rates(traces: Traces, expected: Tensor) -> Tensor:  # (cells,)
+    """Spikes a second where the cell was observed: elsewhere they are the prior's."""
+    return expected.where(~traces.x.isnan(), torch.nan).nanmean(1) * traces.rate
+
+
 def _as_file(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name)
 
@@ -72,7 +78,7 @@ def _write_cells(path: Path, traces: Traces, model: Any, expected: Tensor) -> No
     """One row a cell: spikes a second, noise level in % per root Hz, the model's parameters."""
     names = [name.removesuffix("_unconstrained") for name, _ in model.named_parameters()]
     columns = {
-        "spikes_per_second": expected.mean(1) * traces.rate,
+        "spikes_per_second": _rates(traces, expected),
         "noise_level": noise_level(traces),
         **{name: getattr(model, name).detach() for name in names},
     }
@@ -94,8 +100,8 @@ def _short(value: Any) -> Any:
 def summary(traces: Traces, drawn: SpikeDraws) -> str:
     """What was found in one line, and how right it is where true spikes are known."""
     expected = drawn.spikes.mean(0)
-    rates = expected.mean(1) * traces.rate
-    lines = [f"spikes a second: {spread(rates)}, median and quartiles over {len(traces)} cells"]
+    rates = spread(_rates(traces, expected))
+    lines = [f"spikes a second: {rates}, median and quartiles over {len(traces)} cells"]
     if traces.spikes is not None:
         for width in sorted({max(width, 1000 / traces.rate) for width in _BINS}):
             r = spike_correlation(expected, traces.spikes, traces.rate, bin_ms=width)
