@@ -174,6 +174,15 @@ def test_functions_with_parameters_of_pyros_store() -> None:
             pyro.param("scale").unconstrained().add_(0.5)
 
 
+def test_modules_whose_names_the_store_has_for_others() -> None:
+    """They train their own parameters, as they would without a recording."""
+    x = rows()
+    ELBO()(*vae())(x)
+    recorded = CompiledLoss(ELBO(), *vae(), backend="graph")
+    recorded(x).backward()
+    assert all(parameter.grad is not None for parameter in recorded.parameters())
+
+
 def test_sums_over_discrete_sites_are_recorded() -> None:
     model = GaussianMixture(in_features=6, enumerate_latents=True)
     recorded = CompiledLoss(ELBO(), model, lambda x: None, backend="graph")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
-from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
@@ -72,13 +72,22 @@ def graph_inputs(objective: Objective, leaves: Sequence[Any]) -> list[Tensor]:
 
 def trained(objective: Objective, loss: nn.Module, args: Any, kwargs: Any) -> list[Tensor]:
     """What has a gradient, from one step with all checks, as without compilation."""
-    with undisturbed(objective, loss), poutine.trace(param_only=True) as seen:
+    with undisturbed(objective, loss), _Stated() as stated:
         loss(*args, **kwargs)
-    sites: list[Any] = [*seen.trace.nodes.values()]
-    stated: list[Any] = [site["value"] for site in sites if site["type"] == "param"]
-    unconstrained = [p.unconstrained() if hasattr(p, "unconstrained") else p for p in stated]
+    unconstrained = [p.unconstrained() if hasattr(p, "unconstrained") else p for p in stated.values]
     every: dict[int, Tensor] = {id(p): p for p in [*loss.parameters(), *unconstrained]}
     return [p for p in every.values() if p.requires_grad]
+
+
+class _Stated(Messenger):
+    """Values of the parameters that programs state; not a trace, by which ``SVI.step`` is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[Any] = []
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        self.values.append(msg["value"])
 
 
 def recorded(
