@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from pyro_lvm.checks import is_imputed, nonfinite_data, record_checked
-from pyro_lvm.errors import ProgramError, PyroLVMError, explain
+from pyro_lvm.distributions.implicit import no_density
+from pyro_lvm.errors import DensityError, ProgramError, PyroLVMError, explain
 from pyro_lvm.masking import masked_log_prob
 from pyro_lvm.tracing import Program, Recorder, Site
 
@@ -39,11 +40,14 @@ def log_prob(
 
     Raises:
         DataError: the site is observed and its data are NaN or infinite.
+        DensityError: the site can only be drawn from.
         PyroLVMError: the value is outside the distribution's support.
     """
     value = site.value if value is None else value
     try:
         return masked_log_prob(site.fn, value, site.mask, site.is_observed, held)
+    except DensityError as error:
+        raise no_density(f"site '{site.name}'") from error
     except PyroLVMError:
         raise
     except ValueError as error:

@@ -20,7 +20,7 @@ from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.gradients import Draw
 from pyro_lvm.nn import check_choice
 from pyro_lvm.objective import Objective
-from pyro_lvm.particles import Particles, assembled, check_densities, folded
+from pyro_lvm.particles import Particles, assembled, folded
 from pyro_lvm.tracing import Program
 
 __all__ = ["ONLY", "GameObjective", "Played", "Sides"]
@@ -136,7 +136,6 @@ class GameObjective(Objective):
     def densities(self, met: Encounter) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Terms of log p and of log q by site, ``(K or 1, *batch)`` nats."""
         sites = {n: s for n, s in met.others.items() if s.is_observed}
-        check_densities(sites, {})
         terms = {name: log_prob(site) for name, site in sites.items()}
         return folded(met.layout, terms, met.layout.model_scales), {}
 

@@ -21,7 +21,6 @@ from pyro_lvm.checks import (
     record_checked,
 )
 from pyro_lvm.densities import guide_sites, log_prob, log_q_by_route
-from pyro_lvm.distributions.implicit import is_implicit, no_density
 from pyro_lvm.enumeration import Enumerates, Enumerator, is_enumerated, is_summed_out, sum_out
 from pyro_lvm.errors import PlateError, ProgramError, explain
 from pyro_lvm.layout import Layout, Scale, scaled
@@ -33,7 +32,6 @@ __all__ = [
     "Particles",
     "Ratio",
     "assembled",
-    "check_densities",
     "check_runs",
     "draw",
     "folded",
@@ -202,7 +200,6 @@ def draw(
         raise Enumerates
     covered = ratio.covers(p.sites, q.sites) if ratio else ()
     check_runs(p, q)
-    check_densities(p.sites, q.sites, covered)
     model_sites = {n: s for n, s in p.sites.items() if not is_imputed(s) or n in values}
     drawn_sites = guide_sites(q.sites, p.sites)
     layout = Layout.of(model_sites, drawn_sites, nesting)
@@ -222,15 +219,6 @@ def draw(
         factor = _ratio_factor(layout, p.sites, q.sites, covered)
         particles = _with_ratio(particles, scaled(layout.fold(term), factor), covered)
     return particles
-
-
-def check_densities(
-    model: Mapping[str, Site], guide: Mapping[str, Site], covered: Sequence[str] = ()
-) -> None:
-    """Raise for a site without a density that nothing stands in for."""
-    for name, site in [*model.items(), *guide.items()]:
-        if name not in covered and is_implicit(site.fn):
-            raise no_density(f"site '{name}'")
 
 
 def check_runs(p: Recorder, q: Recorder, mixes: bool = False) -> None:

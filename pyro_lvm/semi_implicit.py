@@ -22,7 +22,7 @@ from pyro_lvm.mixing import Marginal, Mixing, mixing_sites, split_rows
 from pyro_lvm.mixing_chunks import LaterDraws
 from pyro_lvm.mixing_rows import FreshRows, GuideRows, ModelRows, Rows
 from pyro_lvm.objective import Objective
-from pyro_lvm.particles import Particles, assembled, check_densities, check_runs, folded
+from pyro_lvm.particles import Particles, assembled, check_runs, folded
 from pyro_lvm.tracing import Program, Recorder, Site
 
 __all__ = [
@@ -107,7 +107,6 @@ def run_model(model: Program, args: Any, kwargs: Any, q: Recorder, mixing: Mixin
     p = ModelRows(count, nesting, latents, q.plates, mixing)
     record_checked(model, args, kwargs, p)
     check_runs(p, q, mixes=True)
-    check_densities(p.sites, q.sites)
     _check_drawn(p.sites, q.sites)
     mixed = mixing_sites(p.sites, q.sites)
     if mixed and not mixing.num_prior_mixing:

@@ -77,7 +77,7 @@ def test_no_density() -> None:
     model, guide = VAE(6, 2, hidden=(8,)), small()
     for objective in (ELBO(), IWAE(2), IWAE(2, "dreg"), ELBO(2, "score")):
         with explained(DensityError, "site 'z'", "for this objective", found, TRY):
-            objective.loss(model, guide, torch.rand(4, 6))
+            objective.loss(model, guide, torch.rand(4, 6).round())
 
 
 # As a prior.

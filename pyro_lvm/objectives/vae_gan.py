@@ -14,7 +14,7 @@ from pyro_lvm.densities import guide_sites, log_prob
 from pyro_lvm.encounter import Encounter
 from pyro_lvm.game import ONLY, GameObjective, Sides
 from pyro_lvm.nn import diagonal_normal
-from pyro_lvm.particles import check_densities, folded
+from pyro_lvm.particles import folded
 
 __all__ = ["VAEGAN"]
 
@@ -106,7 +106,6 @@ class VAEGAN(GameObjective):
 
     def densities(self, met: Encounter) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         drawn = guide_sites(met.guide.sites, met.model.sites)
-        check_densities(met.others, drawn)
         log_p = {name: log_prob(site) for name, site in met.others.items()}
         log_p[met.data] = self._log_likeness(met.x, met.mean(met.model))
         log_q = {name: log_prob(site) for name, site in drawn.items()}
