@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import isclose, prod
 from typing import Any
 
 import torch
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
@@ -52,29 +53,17 @@ class Layout:
     def of(
         cls, model: Mapping[str, Site], guide: Mapping[str, Site], max_plate_nesting: int
     ) -> Layout:
-        """The layout of all sites of a model and its guide."""
-        sites = [*model.values(), *guide.values()]
-        frames = _common_frames(sites)
-        plate_scale = prod(frame.full_size / frame.size for frame in frames)
-        shared, inner = _split([site.scale / plate_scale for site in sites])
-        if isinstance(shared, Tensor):
-            shared = cls(max_plate_nesting, frames, 1.0, {}, {}, ())._scale_of_batch(shared)
-        names = {frame.name for frame in frames}
-        reduced = [f for site in sites for f in site.frames if f.full_size != f.size]
-        return cls(
-            max_plate_nesting,
-            frames,
-            shared * plate_scale,
-            dict(zip(model, inner[: len(model)], strict=True)),
-            dict(zip(guide, inner[len(model) :], strict=True)),
-            tuple(sorted({f.name for f in reduced} - names)),
-        )
+        """The layout of all sites of a model and its guide; runs of one structure share it."""
+        of_model, of_guide = _placed(model), _placed(guide)
+        tensors = [name for name, scale, _ in of_model + of_guide if isinstance(scale, Tensor)]
+        layout = _layout.__wrapped__ if tensors else _layout  # what they hold may change
+        return layout(max_plate_nesting, of_model, of_guide)
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(frame.name for frame in self.batch)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         return tuple(frame.size for frame in self.batch)
 
@@ -132,10 +121,41 @@ class Layout:
         return self.fold(padded)[0]
 
 
-def _common_frames(sites: Sequence[Site]) -> tuple[Any, ...]:
-    names = [{f.name for f in site.frames if f.dim is not None} for site in sites]
+_Placed = tuple[str, Scale, tuple[tuple[Any, ...], ...]]
+"""A site's name, scale and plates, these as plain tuples: Pyro's hash of a frame is slow."""
+
+
+def _placed(sites: Mapping[str, Site]) -> tuple[_Placed, ...]:
+    return tuple([(n, site.scale, tuple(map(tuple, site.frames))) for n, site in sites.items()])
+
+
+@lru_cache(maxsize=256)
+def _layout(
+    max_plate_nesting: int, model: tuple[_Placed, ...], guide: tuple[_Placed, ...]
+) -> Layout:
+    sites = [*model, *guide]
+    plates = [[CondIndepStackFrame(*plate) for plate in placed] for _, _, placed in sites]
+    frames = _common_frames(plates)
+    plate_scale = prod(frame.full_size / frame.size for frame in frames)
+    shared, inner = _split([scale / plate_scale for _, scale, _ in sites])
+    if isinstance(shared, Tensor):
+        shared = Layout(max_plate_nesting, frames, 1.0, {}, {}, ())._scale_of_batch(shared)
+    scales = [(name, scale) for (name, _, _), scale in zip(sites, inner, strict=True)]
+    reduced = {f.name for each in plates for f in each if f.full_size != f.size}
+    return Layout(
+        max_plate_nesting,
+        frames,
+        shared * plate_scale,
+        dict(scales[: len(model)]),
+        dict(scales[len(model) :]),
+        tuple(sorted(reduced - {frame.name for frame in frames})),
+    )
+
+
+def _common_frames(plates: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
+    names = [{f.name for f in each if f.dim is not None} for each in plates]
     common = set.intersection(*names) if names else set()
-    frames = {f.name: f for site in sites for f in site.frames if f.name in common}
+    frames = {f.name: f for each in plates for f in each if f.name in common}
     return tuple(sorted(frames.values(), key=lambda frame: int(frame.dim)))
 
 

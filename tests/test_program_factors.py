@@ -144,3 +144,17 @@ def test_deterministic_sites_count_for_nothing() -> None:
 
     z, log_weights = drawn(noted, guide, X)
     torch.testing.assert_close(log_weights, weights_by_hand(z, X))
+
+
+def test_runs_share_a_layout_while_no_factor_is_a_tensor() -> None:
+    """A tensor's entries may change in place from step to step."""
+
+    def layout(x: Tensor, factor: float | Tensor = 1.0) -> object:
+        programs = poutine.scale(model, factor), poutine.scale(guide, factor)
+        return ELBO().particles(*programs, x).layout
+
+    assert layout(X) is layout(X)
+    assert layout(X, 2.0) is layout(X, 2.0)
+    assert layout(X) is not layout(X[:2])
+    assert layout(X) is not layout(X, 2.0)
+    assert layout(X, torch.ones(())) is not layout(X, torch.ones(()))
