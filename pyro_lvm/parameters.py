@@ -7,6 +7,7 @@ from typing import Any
 
 import pyro
 from pyro.nn import PyroModule
+from pyro.nn import module as pyro_module
 from pyro.poutine.runtime import _PYRO_STACK, am_i_wrapped
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor, nn
@@ -101,7 +102,7 @@ def is_unheard(program: PyroModule) -> bool:
     return (
         not am_i_wrapped()
         and not is_validation_enabled()
-        and pyro.settings.get("module_local_params")
+        and pyro_module._MODULE_LOCAL_PARAMS  # the setting, without an import by name each step
         and type(program).__call__ is PyroModule.__call__
         and not program._pyro_context.active
         and not _needs_statements(program)
@@ -110,15 +111,14 @@ def is_unheard(program: PyroModule) -> bool:
 
 def _needs_statements(program: nn.Module) -> bool:
     """Random attributes are cached within a call, and plates subsample parameters."""
-    parts: list[nn.Module | None] = [program]
-    while parts:
-        part = parts.pop()
+    parts = [program]
+    for part in parts:  # which grow
         if isinstance(part, PyroModule) and (
             part._pyro_samples or any(dim is not None for _, dim in part._pyro_params.values())
         ):
             return True
-        if part is not None:
-            parts.extend(part._modules.values())
+        if part._modules:
+            parts += [inner for inner in part._modules.values() if inner is not None]
     return False
 
 
