@@ -55,10 +55,10 @@ def fill_masked(fn: Any, value: Tensor, mask: Mask = None) -> Tensor:
     """``value`` with a point of ``fn``'s support wherever ``mask`` or an inner mask is False."""
     if mask is not None:
         value = _fill(fn, value, mask)
-    if isinstance(fn, MaskedDistribution):
-        return fill_masked(fn.base_dist, value, fn._mask)
     if isinstance(fn, Independent):
         return fill_masked(fn.base_dist, value)
+    if isinstance(fn, MaskedDistribution):
+        return fill_masked(fn.base_dist, value, fn._mask)
     return value
 
 

@@ -10,15 +10,16 @@ log of a scale that a plate has expanded is taken once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import log, pi
+from math import log, tau
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, broadcast_tensors
 from torch.distributions import Bernoulli, Independent, Normal
-from torch.distributions.utils import broadcast_all
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 __all__ = ["log_prob"]
+
+_HALF_LOG_TAU = 0.5 * log(tau)
 
 
 def log_prob(fn: Any, value: Tensor, held: bool = False) -> Tensor:
@@ -59,7 +60,7 @@ def _held(fn: Any, value: Tensor) -> Tensor:
 
 def _bernoulli(base: Bernoulli, value: Tensor, event_dim: int, held: bool) -> Tensor:
     logits = base.logits.detach() if held else base.logits
-    logits, value = broadcast_all(logits, value)
+    logits, value = broadcast_tensors(logits, value)
     cost = binary_cross_entropy_with_logits(logits, value, reduction="none")
     return -_sum_right(cost, event_dim)
 
@@ -68,14 +69,15 @@ def _normal(base: Normal, value: Tensor, event_dim: int, held: bool) -> Tensor:
     loc, scale = (base.loc.detach(), base.scale.detach()) if held else (base.loc, base.scale)
     distance = _sum_right(((value - loc) / scale).square(), event_dim)
     log_scale = _sum_right(_once(scale, event_dim).log(), event_dim)
-    size = base.batch_shape[len(base.batch_shape) - event_dim :].numel()
-    return -0.5 * distance - log_scale - 0.5 * log(2 * pi) * size
+    size = scale.shape[scale.dim() - event_dim :].numel()
+    return (-_HALF_LOG_TAU * size - log_scale).add(distance, alpha=-0.5)
 
 
 def _once(parameter: Tensor, event_dim: int) -> Tensor:
     """Without the batch dims along which it is only expanded."""
-    for dim in range(parameter.dim() - event_dim):
-        if parameter.stride(dim) == 0 and parameter.shape[dim] > 1:
+    strides = parameter.stride()[: parameter.dim() - event_dim]
+    for dim, stride in enumerate(strides) if 0 in strides else ():
+        if stride == 0:
             parameter = parameter.narrow(dim, 0, 1)
     return parameter
 
