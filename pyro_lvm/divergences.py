@@ -23,6 +23,12 @@ non-saturating game has a divergence for each player: what moves a descends
 :math:`2 KL(m \,\|\, a)`, with :math:`f'' = 1 / (r^2 (1 + r))`. All are 0 at a = b only. Its weight
 is largest where the critic is right, where that of the minimax game vanishes.
 
+A critic that errs by :math:`\delta` or :math:`-\delta` at a = b, each as often, does more than add
+noise: programs of the non-saturating game descend
+:math:`(E_a + E_b) \log \cosh(\delta / 2) \approx (E_a + E_b)\, \delta^2 / 8` too, which narrows
+what they draw. Those of the minimax game ascend it. Weights that are all equal
+(``max_weight=1``) leave noise alone.
+
 References:
     Nowozin, Cseke, Tomioka (2016), *f-GAN*, arXiv:1606.00709.
     Poole, Alemi, Sohl-Dickstein, Angelova (2016), *Improved generator objectives for GANs*,

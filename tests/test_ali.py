@@ -9,7 +9,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 from linear_pairs import (
+    AREA,
     GRID,
+    ExactRatio,
     Guide,
     Model,
     Quadratic,
@@ -83,6 +85,36 @@ def test_no_gradient_at_the_exact_posterior_of_the_exact_model() -> None:
     assert max(g.abs() for g in gradients) < 1e-10
 
 
+@pytest.mark.parametrize(
+    ("options", "sign"),
+    [({}, 1.0), ({"divergence": "jensen_shannon"}, -1.0), ({"max_weight": 1.0}, 0.0)],
+    ids=["non_saturating", "jensen_shannon", "equal weights"],
+)
+def test_what_errors_of_the_critic_add_at_the_optimum(options: dict[str, Any], sign: float) -> None:
+    """By delta and -delta alike: (E_a + E_b) log cosh(delta / 2), by quadrature, is descended."""
+    model, guide = Model(slope=1.0, scale=1.0), Guide(slope=0.5, scale=0.5**0.5)
+    parameters = [*guide.parameters(), *model.parameters()]
+
+    def delta(z: Tensor, x: Tensor) -> Tensor:
+        return (z * z + x * x) / 4
+
+    both = sum(log.exp() for log in log_joints(model, guide, GRID[:, None], GRID))
+    added = (both * (delta(GRID[:, None], GRID) / 2).cosh().log()).sum() * AREA
+    narrowing = torch.stack(torch.autograd.grad(added, parameters))
+    objectives = [
+        ALI(ExactRatio(error), 2, num_discriminator_steps=0, **options)
+        for error in (delta, lambda z, x: -delta(z, x))
+    ]
+
+    def loss() -> Tensor:
+        x = data(10_000)
+        return sum(o.differentiable_loss(model, guide, x) for o in objectives) / 2 / len(x)
+
+    found, error = mean_gradient(loss, parameters)
+    assert ((found - sign * narrowing).abs() < 4.5 * error).all(), (found, narrowing, error)
+    assert (narrowing.abs() > 10 * error).all()
+
+
 def test_weights_are_kept_within_bounds() -> None:
     """DEAR's: e^T from 1/2 to 2. A logit of z alone, so x does not matter."""
 
@@ -126,13 +158,13 @@ def test_training_finds_model_and_posterior() -> None:
     torch.manual_seed(0)
     model, guide, x = Model(), Guide(), data(1000)
     objective = ALI(Quadratic(), 2, discriminator_lr=0.05, num_discriminator_steps=2)
-    fit(model, guide, x, objective, batch_size=None, max_steps=600, lr=0.02,
+    # The critic must keep up: at lr=0.02 the programs circle, and 600 steps leave 0.25 to -0.05.
+    fit(model, guide, x, objective, batch_size=None, max_steps=1200, lr=0.005,
         lr_scheduler="cosine", diagnostic_particles=0, progress=False)  # fmt: skip
-    # What 600 steps of the game leave: over seeds 0.16 to 0.19 of a variance of 2, 0.03 and 0.05.
     w, s = model.slope.item(), model.log_scale.exp().item()
-    assert abs(w**2 + s**2 - x.var().item()) < 0.2
-    assert abs(guide.slope.item() - w / (w**2 + s**2)) < 0.08
-    assert abs(guide.log_scale.exp().item() - s / (w**2 + s**2) ** 0.5) < 0.08
+    assert abs(w**2 + s**2 - x.var().item()) < 0.03  # over nine seeds 0.000 to 0.011
+    assert abs(guide.slope.item() - w / (w**2 + s**2)) < 0.01  # 0.002, and below
+    assert abs(guide.log_scale.exp().item() - s / (w**2 + s**2) ** 0.5) < 0.01
 
 
 def stepped(objective: ALI, steps: int) -> tuple[Tensor, Model, Guide]:

@@ -23,6 +23,10 @@ class ALI(GameObjective):
     entropy of the data. It is *no bound*. ``divergence`` is what the programs descend:
     "non_saturating" (the papers' game), "jensen_shannon", "kl" or "reverse_kl".
 
+    The optimum is that of an exact critic. Programs that run ahead of theirs circle around it, and
+    a critic's errors narrow what they draw (see :mod:`pyro_lvm.divergences`): train them at a
+    tenth of ``discriminator_lr``, or take ``divergence="jensen_shannon"``.
+
     Other observed sites are scored by their densities, :math:`E_q \log p(y \mid z)`: labels, for
     instance, that the latents predict. Under ``poutine.scale`` they weigh more.
 
