@@ -64,13 +64,13 @@ def test_mean_field_lacks_what_is_known_too() -> None:
     """The best independent Normals have the precisions' diagonal."""
     oracle = LinearGaussian(torch.tensor([[1.0, 1.0], [0.5, 1.0]]), torch.tensor([0.8, 1.0]))
     x = torch.tensor([[0.5, -1.0], [2.0, 1.0], [0.0, 0.0]])
-    gap = amortization_gap(oracle.model, bad_encoder(oracle, "diagonal"), x, num_samples=4000)
+    gap = amortization_gap(oracle.model, bad_encoder(oracle, "diagonal"), x, num_samples=20_000)
     precision = oracle.posterior(x).precision_matrix
     diagonal = precision.diagonal(dim1=-2, dim2=-1)
     exact = 0.5 * (diagonal.log().sum(-1) - torch.logdet(precision))
     error = torch.hypot(gap.local.mean_log_weight_error, gap.evidence.standard_error)
     assert ((gap.approximation - exact) / error).abs().max() < 4
-    assert (exact / error).min() > 3, "a gap that could be seen to be missing"
+    assert (exact / error).min() > 4, "a gap that could be seen to be missing"
     kl = oracle.log_evidence(x) - oracle.elbo(x, normal(oracle, x))
     assert ((gap.total - kl) / torch.hypot(gap.amortization_error, error)).abs().max() < 4
 

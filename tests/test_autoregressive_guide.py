@@ -126,7 +126,7 @@ def test_path_gradients_have_the_mean(
     x = torch.full((1000, T), 0.3)
     model, guide = pair()[which]
     draws = [gradients(model, guide, objective, x, 40) for objective in (plain, path)]
-    assert_same_mean(*draws, max_error=0.02)
+    assert_same_mean(*draws, max_error=0.05)
 
 
 def test_trained_guide_has_correlations_that_no_diagonal_has(float64: Any) -> None:

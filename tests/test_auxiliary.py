@@ -232,7 +232,7 @@ def test_sampled_labels_have_the_mean_of_a_sum(make, float64) -> None:
     (left, right) = (draws.mean(0) for draws in (sampled, terms))
     error = (sampled.var(0) / count + terms.var(0) / count).sqrt()
     assert ((left - right).abs() < 4 * error).all()
-    assert (error < 0.05).all()
+    assert (error < 0.2).all(), "a term of the label left out would be a nat"
 
 
 def _weights_given_a(model, held, x, labels, a, h, guide) -> Tensor:

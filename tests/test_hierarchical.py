@@ -111,7 +111,7 @@ def test_gradient_of_the_evidence_reaches_the_shared_conditionals(float64) -> No
     found = torch.stack(draws)
     error = found.std(0) / len(found) ** 0.5
     assert ((found.mean(0) - a.grad).abs() < 4 * error).all()
-    assert (error < 0.05 * a.grad.abs().max()).all()
+    assert (error < 0.1 * a.grad.abs().max()).all()
 
 
 def test_shared_conditionals_are_one_set_of_parameters() -> None:

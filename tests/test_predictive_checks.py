@@ -145,8 +145,8 @@ def test_weights_that_fail_are_told() -> None:
         q = posterior(y)
         pyro.sample("mean", dist.Normal(q.loc + 3 * q.scale, 0.3 * q.scale))
 
-    found = loo_pit(mean_model, narrow, torch.randn(20), num_samples=500)
-    assert found.khat_share > 0.5
+    found = loo_pit(mean_model, narrow, torch.randn(20), num_samples=8000)
+    assert found.khat_share > 0.5  # of 500 draws k-hat tells it 11 times of 12
     assert found.verdict().status is Status.WARN
     assert "weights" in found.verdict().finding
 

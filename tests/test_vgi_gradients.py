@@ -48,7 +48,7 @@ def test_gradient_is_that_of_the_observed_evidence() -> None:
     def estimate() -> Tensor:
         return VGI(Chains(x, 500))(Completed(model), guide)(*first(x)) / 3
 
-    assert_mean(repeated(estimate, parameters), exact, largest_error=0.015)
+    assert_mean(repeated(estimate, parameters), exact, largest_error=0.03)
 
 
 def test_classes_by_the_score_have_the_exact_gradient() -> None:
