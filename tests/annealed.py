@@ -26,6 +26,19 @@ def check(estimate: LogEvidence, exact: Tensor, largest_error: float = 0.05) -> 
     assert (z.abs() < 4).all(), z
 
 
+def bimodal(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z.square(), 0.2), obs=x)
+
+
+def bimodal_evidence(x: Tensor) -> Tensor:
+    """By quadrature, of one datum ``(1,)``."""
+    grid = torch.linspace(-6, 6, 20001)
+    joint = dist.Normal(0.0, 1.0).log_prob(grid) + dist.Normal(grid.square(), 0.2).log_prob(x)
+    return torch.trapezoid(joint.exp(), grid).log()
+
+
 def implicit_guide(x: Tensor) -> None:
     """Draws of two dims and no density, off the posterior of any model here."""
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from moved import moved
 from torch import Tensor, nn
 
 from pyro_lvm.distributions import ConditionalFlow
@@ -14,11 +15,7 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 
 def bent(features: int, context_features: int, family: str, **options: Any) -> ConditionalFlow:
     """A flow well away from the identity."""
-    flow = ConditionalFlow(features, context_features, family, hidden=(8,), **options)
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return flow
+    return moved(ConditionalFlow(features, context_features, family, hidden=(8,), **options), 0.1)
 
 
 def grid(half_width: float, nodes: int) -> tuple[Tensor, float]:

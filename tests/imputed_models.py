@@ -32,19 +32,27 @@ def linear(kind: Callable[..., Any]) -> Any:
     return model
 
 
-def rough_guide(model: Any) -> Callable[[Tensor], None]:
-    """The posterior given the observed entries, shifted and twice as wide."""
+def posterior_guide(
+    model: Any, shift: float = 0.0, widening: float = 1.0
+) -> Callable[[Tensor], None]:
+    """The posterior given the observed entries, shifted, and its covariance times a factor."""
 
     def guide(x: Tensor) -> None:
         precision_of_x = torch.where(x.isnan(), 0.0, 1 / model.noise_scale.expand(4) ** 2)
         scaled = model.loading.T * precision_of_x.unsqueeze(-2)  # (B, L, D)
-        covariance = (torch.eye(2) + scaled @ model.loading).inverse()
+        precision = torch.eye(2) + scaled @ model.loading
         centred = (x - model.mean).nan_to_num(0.0)
-        loc = (covariance @ scaled @ centred.unsqueeze(-1)).squeeze(-1)
+        loc = (precision.inverse() @ scaled @ centred.unsqueeze(-1)).squeeze(-1) + shift
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.MultivariateNormal(loc + 0.1, 2 * covariance))
+            normal = dist.MultivariateNormal(loc, precision_matrix=precision / widening)
+            pyro.sample("z", normal)
 
     return guide
+
+
+def rough_guide(model: Any) -> Callable[[Tensor], None]:
+    """The posterior given the observed entries, shifted and with twice its covariance."""
+    return posterior_guide(model, shift=0.1, widening=2.0)
 
 
 def conditional(model: Any, row: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,12 +16,6 @@ X = torch.tensor([1.5], dtype=torch.float64)
 LOG_P = dist.Normal(torch.zeros_like(X), 2**0.5).log_prob(X)
 
 
-def model(x: Tensor) -> None:
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-
 def gaussian(x: Tensor) -> None:
     """Normal(x / 2, 0.5): the exact posterior."""
     with pyro.plate("data", len(x)):
@@ -43,7 +37,7 @@ def wide(x: Tensor) -> None:
 
 
 def mixed_prior(x: Tensor) -> None:
-    """The prior of ``model``, as a mixture."""
+    """The prior of ``conjugate_programs.model``, as a mixture."""
     with pyro.plate("data", len(x)):
         zeta = pyro.sample("zeta", dist.Normal(torch.zeros(()), 0.8), infer=MIXING)
         z = pyro.sample("z", dist.Normal(zeta, 0.6))

@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from conjugate_programs import X, model
 from pyro import poutine
 from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor
@@ -21,7 +22,6 @@ from pyro_lvm.training import CompiledLoss
 
 pytestmark = pytest.mark.usefixtures("float64", "local")
 
-X = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
 Y = torch.tensor([1.0, 0.0, -0.5], dtype=torch.float64)
 
 
@@ -176,11 +176,6 @@ def test_others_are_scored_at_their_draws(
 def test_subsampled_data_count_as_many_times() -> None:
     def of(program: Callable[..., Any]) -> Callable[..., Any]:
         return lambda x: poutine.scale(program, 10.0)(x)
-
-    def model(x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     loss = seeded(lambda: AnalyticELBO().loss(model, normal, X))
     tenfold = seeded(lambda: AnalyticELBO().loss(of(model), of(normal), X))

@@ -17,6 +17,7 @@ from autoregressive_parts import (
     sum_of_bits,
     train,
 )
+from standard_errors import assert_mean
 from torch import Tensor
 
 from pyro_lvm.objective import Objective
@@ -73,6 +74,4 @@ def test_score_gradients_are_those_of_enumeration(gradient: str, float64: Any) -
     exact = torch.autograd.grad(-bound, list(guide.parameters()))
     draws = gradients(partial(sum_of_bits, noise=1.0), guide, objective, x.expand(2000, 1), 40)
     exact = torch.cat([part.flatten() for part in exact])
-    error = draws.std(0) / len(draws) ** 0.5
-    assert error.max() < 0.03 * exact.norm()
-    assert ((draws.mean(0) - exact).abs() / error.clamp_min(1e-12)).max() < MAX_Z
+    assert_mean(draws, exact, MAX_Z, max_error=0.03)

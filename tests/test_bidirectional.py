@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from annealed import bimodal, bimodal_evidence
 from explained import explained
 from torch import Tensor
 
@@ -73,19 +74,10 @@ def test_smc_is_exact_within_its_standard_error(oracle: LinearGaussian) -> None:
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
 def test_weights_of_populations_are_unbiased(threshold: float) -> None:
     """Few temperatures and short moves: noisy weights, whose mean is p(x) all the same."""
-
-    def model(x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.sample("x", dist.Normal(z.square(), 0.2), obs=x)
-
     x = torch.tensor([1.5])
-    grid = torch.linspace(-6, 6, 20001)
-    joint = dist.Normal(0.0, 1.0).log_prob(grid) + dist.Normal(grid.square(), 0.2).log_prob(x)
-    exact = torch.trapezoid(joint.exp(), grid).log()
     options = SMC(4, 2, num_particles=3, threshold=threshold)
-    chains = Chains(options, model, None, (x,), {}, 10_000)
-    ratio = (torch.cat(list(chains)) - exact).exp()
+    chains = Chains(options, bimodal, None, (x,), {}, 10_000)
+    ratio = (torch.cat(list(chains)) - bimodal_evidence(x)).exp()
     assert ratio.shape == (10_000, 1)
     error = ratio.std() / len(ratio) ** 0.5
     assert error < 0.02

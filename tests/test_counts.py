@@ -8,6 +8,7 @@ import pyro
 import pytest
 import torch
 from explained import explained
+from moved import moved
 from torch import Tensor
 
 from pyro_lvm.distributions import Autoregressive, StoppedCounts
@@ -67,11 +68,7 @@ def guide_of(posterior: str, make: Callable[..., Any] = SpikeGuide, **options: A
     """Moved away from its start, so that x matters and frames depend on others."""
     encoder = TraceEncoder(channels=(6, 5), widths=(5, 3), noise=0.1)
     given = {"encoder_features": 5, "state_features": 8, "spike_rate": 5.0, "rate": 7.5}
-    guide = make(encoder, posterior=posterior, counts=True, **given, **options)
-    with torch.no_grad():
-        for parameter in guide.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return guide
+    return moved(make(encoder, posterior=posterior, counts=True, **given, **options))
 
 
 def trains() -> Tensor:

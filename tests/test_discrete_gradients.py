@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from bits import MAX_Z, Explaining, corners, exact_bits, independent_bits
+from standard_errors import assert_mean
 from torch import Tensor
 
 from pyro_lvm.distributions import StraightThroughOneHotCategorical
@@ -36,10 +37,8 @@ def test_mean_gradient_is_that_of_enumeration(gradient: str, float64: torch.dtyp
     for _ in range(100):
         loss = objective.differentiable_loss(model, guide, rows) / -len(rows)
         draws.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, leaves)]))
-    found, error = torch.stack(draws).mean(0), torch.stack(draws).std(0) / 10
     wanted = torch.cat([g.flatten() for g in exact])
-    assert error.max() < 0.035 * wanted.norm()
-    assert ((found - wanted).abs() / error).max() < MAX_Z
+    assert_mean(torch.stack(draws), wanted, MAX_Z, max_error=0.035)
 
 
 def guide_gradients(draw: str, objective: Any, replicates: int = 60) -> Tensor:

@@ -10,6 +10,7 @@ from explained import explained
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO
 from pyro.ops.indexing import Vindex
+from standard_errors import assert_mean
 from torch import Tensor
 
 from pyro_lvm.diagnostics import log_evidence, sample_posterior, to_inference_data
@@ -258,10 +259,7 @@ def test_gradients_are_exact(gradient) -> None:
     for _ in range(100):
         loss = objective.differentiable_loss(model, program, 1000)
         draws.append(torch.stack(torch.autograd.grad(loss, [*leaf.values()])) / -1000)
-    found = torch.stack(draws)
-    error = found.std(0) / len(found) ** 0.5
-    assert error.max() < 0.03 * exact.norm()
-    assert ((found.mean(0) - exact).abs() / error).max() < 5
+    assert_mean(torch.stack(draws), exact, max_z=5, max_error=0.03)
 
 
 # Diagnostics: the summed-out sites are drawn from their exact conditional posterior.

@@ -11,6 +11,7 @@ import pytest
 import torch
 from exact_models import EXPLICIT
 from pyro import poutine
+from standard_errors import mean_and_error
 from torch import Tensor
 
 from pyro_lvm.objective import Objective
@@ -46,10 +47,6 @@ def wide_guide(oracle: LinearGaussian):
             pyro.sample("z", wide(oracle, x if subsample is None else x[index]))
 
     return guide
-
-
-def mean_and_error(draws: Tensor) -> tuple[Tensor, Tensor]:
-    return draws.mean(0), draws.std(0) / len(draws) ** 0.5
 
 
 def close(draws: Tensor, exact: Tensor, errors: float = 4.0) -> None:

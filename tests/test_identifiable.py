@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from moved import moved
 from pyro.nn import PyroModule
 from torch import Tensor
 
@@ -22,11 +23,7 @@ U = torch.eye(3)[torch.tensor([0, 1, 2, 2])]
 
 
 def linear() -> IdentifiableVAE:
-    model = IdentifiableVAE(4, 3, 2, ()).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
+    return moved(IdentifiableVAE(4, 3, 2, ()).double(), 0.3)
 
 
 @pytest.mark.parametrize("objective", [ELBO(), IWAE(4, "dreg")])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from explained import explained
 from implicit_parts import sites_of, small
+from moved import moved
 from pyro import poutine
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
@@ -23,14 +24,6 @@ from pyro_lvm.testing import check_guide
 pytestmark = pytest.mark.usefixtures("float64")
 NOISES = ("concat", "basis")
 every_noise = pytest.mark.parametrize("noise", NOISES)
-
-
-def moved(guide: ImplicitGuide) -> ImplicitGuide:
-    """Away from its start, at which x matters little."""
-    with torch.no_grad():
-        for parameter in guide.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return guide
 
 
 @every_noise

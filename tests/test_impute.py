@@ -16,6 +16,7 @@ from imputed_models import (
     effective,
     linear,
     mixed_model,
+    posterior_guide,
     prior_guide,
     rough_guide,
 )
@@ -92,15 +93,7 @@ def test_exact_guide_has_equal_weights() -> None:
     """Also for a row without any observed entry, whose posterior is the prior."""
     model = linear(FactorAnalysis)
 
-    def guide(x: Tensor) -> None:
-        precision_of_x = torch.where(x.isnan(), 0.0, 1 / model.noise_scale**2)
-        scaled = model.loading.T * precision_of_x.unsqueeze(-2)
-        precision = torch.eye(2) + scaled @ model.loading
-        loc = (precision.inverse() @ scaled @ (x - model.mean).nan_to_num(0.0)[..., None])[..., 0]
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.MultivariateNormal(loc, precision_matrix=precision))
-
-    imputed = impute(Incomplete(model), guide, X, num_particles=100)
+    imputed = impute(Incomplete(model), posterior_guide(model), X, num_particles=100)
     torch.testing.assert_close(imputed.effective_sample_size, torch.full((3,), 100.0))
 
 

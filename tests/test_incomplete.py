@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from explained import explained
+from imputed_models import posterior_guide
 from pyro.infer import SVI
 from torch import Tensor, nn
 
@@ -30,20 +31,13 @@ def test_evidence_of_what_is_observed() -> None:
     x = hide(torch.randn(6, 4), mcar(torch.zeros(6, 4)))
     x[0], x[1] = NAN, torch.randn(4)
 
-    def guide(x: Tensor) -> None:
-        scaled = model.loading.T * (~x.isnan()).double().unsqueeze(-2)
-        precision = torch.eye(2) + scaled @ model.loading
-        loc = (precision.inverse() @ scaled @ (x - model.mean).nan_to_num(0.0)[..., None])[..., 0]
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.MultivariateNormal(loc, precision_matrix=precision))
-
     covariance = model.loading @ model.loading.T + torch.eye(4)
     exact = []
     for row in x:
         o = ~row.isnan()
         marginal = dist.MultivariateNormal(torch.zeros(int(o.sum())), covariance[o][:, o])
         exact.append(marginal.log_prob(row[o]) if o.any() else torch.zeros(()))
-    bound = IWAE(3).bound(Incomplete(model), guide, x)
+    bound = IWAE(3).bound(Incomplete(model), posterior_guide(model), x)
     torch.testing.assert_close(bound, torch.stack(exact).detach(), atol=1e-10, rtol=0)
     assert bound[0].abs() < 1e-12
 

@@ -6,6 +6,7 @@ from typing import Any
 import pyro.distributions as dist
 import pytest
 import torch
+from moved import moved
 from torch import Tensor
 
 from pyro_lvm.distributions import ConditionalFlow
@@ -25,11 +26,7 @@ def full(**named: Tensor) -> dist.MultivariateNormal:
 
 
 def flow(family: str) -> Any:
-    made = ConditionalFlow(SIZE, 3, family, hidden=(5,))
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return made
+    return moved(ConditionalFlow(SIZE, 3, family, hidden=(5,)))
 
 
 MADE: dict[str, Callable[[], Any]] = {

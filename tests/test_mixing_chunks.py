@@ -6,8 +6,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from conjugate_programs import model
 from explained import explained
-from mixing_programs import MIXING, gaussian, hierarchical, model, two_latents
+from mixing_programs import MIXING, gaussian, hierarchical, two_latents
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

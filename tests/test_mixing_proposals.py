@@ -7,6 +7,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from conjugate_programs import model
+from mixing_programs import MIXING, mixed_prior
 from pyro.infer import MCMC
 from torch import Tensor
 
@@ -20,25 +22,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*1% of the proposals"),  # and in 2 steps many stand still
 ]
 
-MIXING = {"is_auxiliary": True}
 NUM_DATA, BINS = 1000, 20
 MOST = BINS - 1 + 4 * (2 * (BINS - 1)) ** 0.5
 """Of chi-square: four standard deviations above its mean."""
 ONLY_POSTERIOR = {"posterior_predictive": False, "prior": False, "log_likelihood": False}
-
-
-def model(x: Tensor) -> None:
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-
-def mixed_prior(x: Tensor) -> None:
-    """The prior of ``model``, as a mixture."""
-    with pyro.plate("data", len(x)):
-        zeta = pyro.sample("zeta", dist.Normal(torch.zeros(()), 0.8), infer=MIXING)
-        z = pyro.sample("z", dist.Normal(zeta, 0.6))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
 def beside(x: Tensor) -> None:

@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from explained import explained
+from moved import moved
 from torch import Tensor, nn
 
 from pyro_lvm.diagnostics import impute, log_evidence
@@ -37,20 +38,13 @@ class Given(nn.Module):
 
 
 MECHANISMS: dict[str, Callable[[], nn.Module]] = {
-    "self": lambda: _moved(SelfMasking(2)),
-    "self, high": lambda: _moved(SelfMasking(2, missing="high")),
-    "linear": lambda: _moved(nn.Linear(2, 2)),
-    "network": lambda: _moved(MLP(2, 2, (8,))),
+    "self": lambda: moved(SelfMasking(2), 1.0),
+    "self, high": lambda: moved(SelfMasking(2, missing="high"), 1.0),
+    "linear": lambda: moved(nn.Linear(2, 2), 1.0),
+    "network": lambda: moved(MLP(2, 2, (8,)), 1.0),
     "given": Given,
 }
 every_mechanism = pytest.mark.parametrize("make", MECHANISMS.values(), ids=MECHANISMS)
-
-
-def _moved(module: nn.Module) -> nn.Module:
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(torch.randn_like(parameter))
-    return module
 
 
 def factors() -> FactorAnalysis:
@@ -133,7 +127,7 @@ def test_a_mechanism_that_reads_nothing_changes_nothing() -> None:
 @pytest.mark.parametrize("objective", [ELBO(40), IWAE(40), IWAE(40, gradient="dreg")], ids=repr)
 def test_gradients_are_those_of_the_bound(objective: Any) -> None:
     """Of the mechanism and the model, by finite differences of the mean bound."""
-    model = NotAtRandom(factors(), _moved(SelfMasking(2)))
+    model = NotAtRandom(factors(), moved(SelfMasking(2), 1.0))
     parameter, eps = model.mechanism.raw_slope, 0.05
     count = len(MANY) // len(X)
 
@@ -218,8 +212,8 @@ def test_wrong_arguments(make: Callable[[], Any], message: str) -> None:
 
 
 def test_known_signs() -> None:
-    assert (_moved(SelfMasking(9, missing="high")).slope < 0).all()
-    assert (_moved(SelfMasking(9, missing="low")).slope > 0).all()
+    assert (moved(SelfMasking(9, missing="high"), 1.0).slope < 0).all()
+    assert (moved(SelfMasking(9, missing="low"), 1.0).slope > 0).all()
 
 
 # MIWAE is Incomplete under IWAE.

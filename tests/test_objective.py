@@ -10,6 +10,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from conjugate_programs import X, model
 from exact_models import EXPLICIT
 from torch import Tensor
 
@@ -60,15 +61,6 @@ CELLS = [
 
 def label(objective: Objective) -> str:
     return f"{type(objective).__name__}-{objective.gradient}-{objective.num_particles}"
-
-
-X = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
-
-
-def model(x: Tensor) -> None:
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
 def guide(x: Tensor) -> None:

@@ -267,17 +267,18 @@ def test_autoguide_redraws_the_subsample() -> None:
     assert all(index == chosen.tolist() for index in seen)
 
 
+def unplated(x: Tensor) -> None:
+    z = pyro.sample("z", dist.Normal(torch.zeros(8), 1.0))
+    pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def unplated_guide(x: Tensor) -> None:
+    pyro.sample("z", dist.Normal(torch.zeros(8), 1.0))
+
+
 @pytest.mark.parametrize("nesting", [None, 1])
 def test_unplated_batch_dim(nesting: int | None) -> None:
     """Passes silently in Pyro with max_plate_nesting=1 and vectorised particles."""
-
-    def unplated(x: Tensor) -> None:
-        z = pyro.sample("z", dist.Normal(torch.zeros(8), 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-    def unplated_guide(x: Tensor) -> None:
-        pyro.sample("z", dist.Normal(torch.zeros(8), 1.0))
-
     silent = Trace_ELBO(num_particles=4, max_plate_nesting=1, vectorize_particles=True)
     assert isinstance(silent.loss(unplated, unplated_guide, X), float)
     with explained(PlateError, "site '", "a plate for each batch dim", "dim -1 of size 8", "plate"):
@@ -287,14 +288,6 @@ def test_unplated_batch_dim(nesting: int | None) -> None:
 @pytest.mark.parametrize("num_particles", [8, 4])
 def test_unplated_batch_dim_where_the_particles_go(num_particles: int) -> None:
     """Eight unplated entries are no eight particles, however many of those there are."""
-
-    def unplated(x: Tensor) -> None:
-        z = pyro.sample("z", dist.Normal(torch.zeros(8), 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-    def unplated_guide(x: Tensor) -> None:
-        pyro.sample("z", dist.Normal(torch.zeros(8), 1.0))
-
     objective = IWAE(num_particles, max_plate_nesting=0)
     with explained(PlateError, "site 'z'", "a plate for each batch dim", "of size 8", "plate"):
         objective.loss(unplated, unplated_guide, X)

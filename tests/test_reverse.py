@@ -4,8 +4,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from conjugate_programs import model
 from explained import explained
-from mixing_programs import LOG_P, MAX_Z, MIXING, X, model
+from mixing_programs import LOG_P, MAX_Z, MIXING, X, mean_and_error
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -45,10 +46,6 @@ def forward(x: Tensor, z: Tensor) -> None:
     with pyro.plate("data", len(x)):
         top = pyro.sample("top", dist.Normal(x / 2, 0.3))
         pyro.sample("psi", dist.Normal(top, 0.4))
-
-
-def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
-    return values.mean(), values.std() / values.numel() ** 0.5
 
 
 @pytest.mark.parametrize("num_mixing", [0, 1, 5])

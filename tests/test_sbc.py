@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from conjugate_programs import model
 from torch import Tensor
 
 from pyro_lvm.diagnostics import (
@@ -24,12 +25,6 @@ from pyro_lvm.errors import ProgramError
 
 NUM_DRAWS = 99
 POSTERIOR_SCALE = 0.5**0.5
-
-
-def model(x: Tensor) -> None:
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
 @cache

@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from conjugate_programs import model
 from explained import explained
 from mixing_programs import (
     LOG_P,
@@ -18,10 +19,10 @@ from mixing_programs import (
     gaussian,
     mean_and_error,
     mixed_prior,
-    model,
     two_modes,
     wide,
 )
+from standard_errors import assert_mean
 from torch import Tensor
 
 from pyro_lvm.errors import ProgramError
@@ -214,7 +215,4 @@ def test_gradient_of_the_bound_by_quadrature() -> None:
     for _ in range(100):
         loss = objective.differentiable_loss(prior, guide, X.expand(2000)) / 2000
         found.append(torch.autograd.grad(-loss, leaves)[0])
-    columns = torch.stack(found)
-    error = columns.std(0) / len(columns) ** 0.5
-    assert (error < 0.02 * exact.norm()).all()
-    assert ((columns.mean(0) - exact).abs() < MAX_Z * error).all()
+    assert_mean(torch.stack(found), exact, MAX_Z, max_error=0.02)

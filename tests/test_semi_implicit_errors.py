@@ -7,8 +7,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from conjugate_programs import model
 from explained import explained
-from mixing_programs import LOG_P, MAX_Z, MIXING, X, gaussian, mean_and_error, mixed_prior, model
+from mixing_programs import LOG_P, MAX_Z, MIXING, X, gaussian, mean_and_error, mixed_prior
 from torch import Tensor
 
 from pyro_lvm import objectives

@@ -4,18 +4,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from conjugate_programs import model
 from explained import explained
-from mixing_programs import (
-    LOG_P,
-    MAX_Z,
-    MIXING,
-    X,
-    gaussian,
-    mean_and_error,
-    mixed_prior,
-    model,
-    wide,
-)
+from mixing_programs import LOG_P, MAX_Z, MIXING, X, gaussian, mean_and_error, mixed_prior, wide
 from torch import Tensor
 
 from pyro_lvm.diagnostics import log_evidence, plot_sandwich, sample_posterior, to_inference_data

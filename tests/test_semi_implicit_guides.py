@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from explained import explained
+from moved import moved
 from torch import Tensor, nn
 
 from pyro_lvm.errors import ProgramError
@@ -44,10 +45,7 @@ def amortized(conditional: str = "diagonal", **options: Any) -> SemiImplicitGuid
 
 def spread(guide: nn.Module) -> nn.Module:
     """Make what the noise does large, so that its components lie apart."""
-    with torch.no_grad():
-        for parameter in guide.parameters():
-            parameter.add_(0.6 * torch.randn_like(parameter))
-    return guide
+    return moved(guide, 0.6)
 
 
 def enumerated(guide: Callable[..., Any], z: Tensor, x: Tensor) -> Tensor:

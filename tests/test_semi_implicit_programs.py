@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from conjugate_programs import model
 from mixing_programs import (
     MAX_Z,
     MIXING,
@@ -15,7 +16,6 @@ from mixing_programs import (
     hierarchical,
     mean_and_error,
     mixed_prior,
-    model,
     two_latents,
 )
 from torch import Tensor, nn

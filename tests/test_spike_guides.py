@@ -10,6 +10,7 @@ import pyro
 import pytest
 import torch
 from explained import explained
+from moved import moved
 from torch import Tensor, nn
 
 from pyro_lvm.distributions import Autoregressive
@@ -52,14 +53,6 @@ def small(posterior: str = "factorised", make: Make = SpikeGuide, **options: Any
     encoder = TraceEncoder(channels=(6, 5), widths=(5, 3))
     given = {"encoder_features": 5, "posterior": posterior, "state_features": 4, "spike_rate": 20.0}
     return make(encoder, **{**given, **options})
-
-
-def moved(guide: Any) -> Any:
-    """Away from its start, so that x matters, spikes are not rare, and frames depend on others."""
-    with torch.no_grad():
-        for parameter in guide.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return guide
 
 
 def traces(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

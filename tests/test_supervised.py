@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from moved import moved
 from pyro.distributions import constraints
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
@@ -31,10 +32,7 @@ def linear(label_weight: float = 1.0) -> SupervisedVAE:
         latent_features=LATENTS,
         label_weight=label_weight,
     )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.4 * torch.randn_like(parameter))
-    return model
+    return moved(model, 0.4)
 
 
 class LinearGuide(PyroModule):

@@ -4,23 +4,16 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from conjugate_programs import model
 from explained import explained
+from mixing_programs import MAX_Z, MIXING, X
+from standard_errors import assert_mean, mean_and_error
 from torch import Tensor
 
 from pyro_lvm.errors import ProgramError
 from pyro_lvm.objectives import ELBO, SIVI, UIVI
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-MAX_Z = 5.0
-MIXING = {"is_auxiliary": True}
-X = torch.tensor([1.5], dtype=torch.float64)
-
-
-def model(x: Tensor) -> None:
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
 def make(leaves: Tensor):
@@ -56,14 +49,12 @@ def test_gradient_is_that_of_the_exact_bound() -> None:
     for _ in range(50):
         loss = objective.differentiable_loss(model, make(leaves), X.expand(500)) / 500
         found.append(torch.autograd.grad(-loss, leaves)[0])
-    columns = torch.stack(found)
-    error = columns.std(0) / len(columns) ** 0.5
-    assert (error < 0.02 * exact.norm()).all()
-    assert ((columns.mean(0) - exact).abs() < MAX_Z * error).all()
+    draws = torch.stack(found)
+    assert_mean(draws, exact, MAX_Z, max_error=0.02)
     biased = SIVI(num_mixing=0)  # the same test tells the gradient at J = 0 from it
     loss = biased.differentiable_loss(model, make(leaves), X.expand(50_000)) / 50_000
     (other,) = torch.autograd.grad(-loss, leaves)
-    assert ((other - exact).abs() > 2 * MAX_Z * error).any()
+    assert ((other - exact).abs() > 2 * MAX_Z * mean_and_error(draws)[1]).any()
 
 
 def test_value_is_sivi_and_moves_no_bound() -> None:

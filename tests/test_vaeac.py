@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from explained import explained
+from moved import moved
 from torch import Tensor, nn
 
 import pyro_lvm
@@ -35,11 +36,7 @@ def pair(latent_features: int = 2, **options: Any) -> tuple[VAEAC, ConditioningG
     """A model of three columns and its guide, far from their start."""
     sizes = {"latent_features": latent_features, "width": 8, "depth": 2}
     model = VAEAC(3, **{"hyperprior": None, **sizes, **options})
-    guide = ConditioningGuide(in_features=3, **sizes)
-    with torch.no_grad():
-        for parameter in [*model.parameters(), *guide.parameters()]:
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model, guide
+    return moved(model), moved(ConditioningGuide(in_features=3, **sizes))
 
 
 def sites(program: Callable[..., Any], *args: Any, **given: Tensor) -> dict[str, Site]:

@@ -14,6 +14,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from explained import explained
+from standard_errors import mean_and_error
 from torch import Tensor, nn
 
 from pyro_lvm.data import pseudo_inputs
@@ -65,10 +66,6 @@ def log_evidence(x: Tensor, rows: Tensor, scale: float = NOISE) -> Tensor:
     wide = (scale**2 + NOISE**2) ** 0.5
     terms = dist.Normal(rows, wide).to_event(1).log_prob(x[:, None])
     return terms.logsumexp(-1) - log(len(rows))
-
-
-def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
-    return values.mean(), values.std() / len(values) ** 0.5
 
 
 # The exact mixture

@@ -15,6 +15,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from explained import explained
+from standard_errors import assert_mean
 from torch import Tensor
 
 from pyro_lvm.errors import ProgramError
@@ -95,13 +96,6 @@ def sampled(objective: Objective, model: Callable[..., None], guide: Guide, *arg
     """Ascent directions of the guide, one a row."""
     losses = (objective.differentiable_loss(model, guide, *args) for _ in range(REPLICATES))
     return torch.stack([-guide.vector(loss) for loss in losses])
-
-
-def assert_mean(draws: Tensor, exact: Tensor) -> None:
-    error = draws.std(0) / len(draws) ** 0.5
-    assert error.max() < 0.05 * exact.norm(), f"standard error {error} hides faults"
-    z_score = (draws.mean(0) - exact).abs() / error
-    assert z_score.max() < MAX_Z, f"mean {draws.mean(0)}, exact {exact}, z {z_score}"
 
 
 X = torch.full((ROWS, FEATURES), 7.0, dtype=torch.float64)  # a sleep phase never sees them

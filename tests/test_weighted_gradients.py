@@ -5,8 +5,8 @@ of sampled ones: by a sum over the count of ones for a Bernoulli latent, by quad
 other programs. Two things are then asked: the code's draws have that mean, and that mean
 tends to the gradient of the divergence or bound it stands for, with error O(1/K).
 
-Monte Carlo means are held to ``MAX_Z`` standard errors: over the 300 or so columns here right
-code fails about once in 1e5 runs.
+Monte Carlo means are held to 5.5 standard errors: over the 300 or so columns here right code fails
+about once in 1e5 runs.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +18,7 @@ import pytest
 import torch
 from pyro import poutine
 from small_programs import Program, X, discrete_first, leaves, one_level, two_level
+from standard_errors import assert_mean
 from torch import Tensor
 from torch.autograd.functional import jvp
 
@@ -27,8 +28,6 @@ from pyro_lvm.objectives import CUBO, IWAE, MIWAE, PIWAE, TVO, AlphaDivergence, 
 pytestmark = pytest.mark.usefixtures("float64")
 
 K = 4
-MAX_Z = 5.5
-MAX_ERROR = 0.05
 REPLICATES = 100
 
 RWS = ReweightedWakeSleep
@@ -203,13 +202,6 @@ def sampled_gradients(program: Program, objective: Objective, rows: int = 1000) 
         return torch.stack([torch.zeros(()) if g is None else -g / rows for g in grads])
 
     return torch.stack([one() for _ in range(REPLICATES)])
-
-
-def assert_mean(draws: Tensor, exact: Tensor) -> None:
-    error = draws.std(0) / len(draws) ** 0.5
-    assert error.max() < MAX_ERROR * exact.norm(), f"standard error {error} hides faults"
-    z_score = (draws.mean(0) - exact).abs() / error.clamp_min(1e-12)
-    assert z_score.max() < MAX_Z, f"mean {draws.mean(0)}, exact {exact}, z {z_score}"
 
 
 # The reference itself.
