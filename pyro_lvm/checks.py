@@ -181,12 +181,14 @@ def _describe(frame: Any) -> str:
 def check_mixing(guide: Sites) -> None:
     """Raise where a guide's latent depends on a mixing variable, which nothing averages out."""
     mixing = [s.name for s in guide.values() if s.is_auxiliary and not s.is_observed]
+    if not mixing:
+        return
     mixed = [
         s.name
         for s in guide.values()
         if s.is_downstream and not s.is_delta and not s.is_auxiliary and not s.is_observed
     ]
-    if mixing and mixed:
+    if mixed:
         raise _not_averaged(mixing[0], "guide", mixed[0])
 
 

@@ -114,8 +114,8 @@ class Particles:
     @property
     def score_sites(self) -> list[str]:
         """Latent sites that cannot be reparameterised."""
-        sites = {n: s for n, s in self.model.items() if is_imputed(s)} | dict(self.guide)
-        return [n for n, s in sites.items() if s.needs_score]
+        imputed = {n: s for n, s in self.model.items() if n not in self.guide and is_imputed(s)}
+        return [n for n, s in {**imputed, **self.guide}.items() if s.needs_score]
 
 
 class Nature(NamedTuple):
@@ -196,7 +196,7 @@ def draw(
     recorder = Recorder(num_particles, nesting, passed, q.plates)
     program = Enumerator(nesting, passed)(model) if enumerate_sites else model
     p = record_checked(program, args, kwargs, recorder)
-    if not enumerate_sites and any(is_enumerated(p.sites[n]) for n in p.sites.keys() - values):
+    if not enumerate_sites and any(is_enumerated(s) for n, s in p.sites.items() if n not in values):
         raise Enumerates
     covered = ratio.covers(p.sites, q.sites) if ratio else ()
     check_runs(p, q)
@@ -298,10 +298,10 @@ def assembled(
 ) -> Particles:
     """Particles of two recorded runs, from their terms by site, ``(K or 1, *batch)``."""
     shape = (num_particles, *layout.shape)
-    like = [*p_parts.values(), *(site.value for site in p.sites.values())][0]
+    log_p = _total([*p_parts.values()], next(iter(p.sites.values())).value, shape)
     return Particles(
-        log_p=_total([*p_parts.values()], like, shape),
-        log_q=_total([*q_parts.values()], like, shape),
+        log_p=log_p,
+        log_q=_total([*q_parts.values()], log_p, shape),
         scale=layout.scale,
         parts={n: Part(p_parts.get(n), q_parts.get(n)) for n in {**q_parts, **p_parts}},
         values={n: s.value for n, s in q.sites.items() if n in p.sites and not s.is_observed},
@@ -337,13 +337,12 @@ def _check_sums(p: Recorder, layout: Layout) -> None:
 
 
 def _score_terms(p: Recorder, q: Recorder, log_q: Mapping[str, Tensor]) -> list[Tensor]:
-    drawn = [
-        lq if s.mask is None or is_imputed(s) else log_prob(replace(s, mask=None))
-        for s, lq in ((q.sites[n], lq) for n, lq in log_q.items())
-        if s.needs_score  # a mask hides the density, not the draw
-    ]
-    imputed = [s for n, s in p.sites.items() if is_imputed(s) and n not in q.sites]
-    return drawn + [log_prob(s) for s in imputed if not s.has_rsample]
+    drawn = {n: q.sites[n] for n in log_q if q.sites[n].needs_score}
+    imputed = [s for n, s in p.sites.items() if n not in q.sites and is_imputed(s)]
+    return [
+        log_q[n] if s.mask is None or is_imputed(s) else log_prob(replace(s, mask=None))
+        for n, s in drawn.items()  # a mask hides the density, not the draw
+    ] + [log_prob(s) for s in imputed if not s.has_rsample]
 
 
 def _log_p(site: Site) -> Tensor:

@@ -70,7 +70,7 @@ class Site:
     @property
     def needs_score(self) -> bool:
         """Whether a guide's draw, or one that its factor stands for, has no path derivative."""
-        return not self.has_rsample and (self.is_factor or not self.is_observed)
+        return not self.fn.has_rsample and (self.is_factor or not self.is_observed)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Recorder(Messenger):
             self._reuse_indices(msg)
             return
         self._check_frames(msg)
-        self._downstream = self._varies(msg["fn"])
+        self._downstream = len(msg["fn"].batch_shape) > self.max_plate_nesting
         if msg["is_observed"] or msg["done"] or msg["value"] is not None:
             return
         if msg["name"] in self.given:
@@ -192,23 +192,23 @@ class Recorder(Messenger):
         """Make room for the particles in a latent site that is about to be drawn."""
         msg["fn"] = self._expand(msg["name"], msg["fn"], self.num_particles or 1)
 
-    def _varies(self, fn: Any) -> bool:
-        return len(fn.batch_shape) > self.max_plate_nesting
-
     def _check_particle_dim(self, name: str, fn: Any, num_particles: int) -> None:
         """Before the first draw nothing varies over particles; later only by K."""
-        extra = fn.batch_shape[: len(fn.batch_shape) - self.max_plate_nesting]
+        dim = -1 - self.max_plate_nesting
+        size = fn.batch_shape[dim]
         drawn = any(not site.is_observed for site in self.sites.values()) or bool(self.given)
-        if extra and (extra[-1] not in (1, num_particles) or (extra[-1] != 1 and not drawn)):
-            raise unplated(name, fn, -1 - self.max_plate_nesting)
+        if size != 1 and (size != num_particles or not drawn):
+            raise unplated(name, fn, dim)
 
     def _expand(
         self, name: str, fn: TorchDistributionMixin, num_particles: int
     ) -> TorchDistributionMixin:
-        self._check_particle_dim(name, fn, num_particles)
-        shape = fn.batch_shape[-self.max_plate_nesting :] if self.max_plate_nesting else ()
-        ones = (1,) * (self.max_plate_nesting - len(shape))
-        expanded = fn.expand(torch.Size((num_particles, *ones, *shape)))
+        shape = fn.batch_shape
+        left = len(shape) - self.max_plate_nesting
+        if left > 0:
+            self._check_particle_dim(name, fn, num_particles)
+        plates = shape[left:] if left > 0 else (1,) * -left + shape
+        expanded = fn.expand(torch.Size((num_particles, *plates)))
         if expanded.has_rsample != fn.has_rsample:  # `has_rsample_` marks the instance only
             expanded.has_rsample = fn.has_rsample  # type: ignore[misc]
         return expanded
