@@ -80,3 +80,20 @@ def test_svi_would_train_what_the_store_has() -> None:
         run()
     pyro.clear_param_store()
     run()
+
+
+def test_a_parameter_of_a_site_s_name() -> None:
+    """Pyro's traces hold one thing of a name; nothing here needs them to."""
+
+    class Mean(PyroModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.z = nn.Parameter(torch.zeros(2))
+
+        def forward(self, x: Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(self.z, 1.0).to_event(1))
+
+    guide = Mean()
+    fit(Model(), guide, X, IWAE(2), max_steps=3)
+    assert (guide.z != 0).all()

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import pyro
-from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
@@ -15,11 +14,14 @@ from torch import nn
 
 from pyro_lvm.errors import DataError, ParameterError, PlateError, explain
 from pyro_lvm.parameters import check_fresh, check_own
+from pyro_lvm.tracing import Recorder, record
 from pyro_lvm.training.loader import Batch
 
 __all__ = ["Program", "drop_strays", "parameter_names"]
 
 Program = Callable[..., Any]
+
+_ANY = 1_000_000  # dims of plates
 
 
 def parameter_names(
@@ -30,8 +32,9 @@ def parameter_names(
     checks = _NoRandomSubsampling() if refuse_subsampling else Messenger()
     try:
         with watch, checks, _lenient():
-            trace = poutine.trace(guide).get_trace(*batch.args, **batch.kwargs)
-            poutine.replay(model, trace=trace)(*batch.args, **batch.kwargs)
+            q = record(guide, batch.args, batch.kwargs, Recorder(None, _ANY))
+            given = {name: site.value for name, site in q.sites.items() if not site.is_observed}
+            record(model, batch.args, batch.kwargs, Recorder(None, _ANY, given, q.plates))
     except RuntimeError as error:
         if "dtype" in str(error):
             raise _wrong_dtype(batch, str(error)) from error
