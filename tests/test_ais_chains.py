@@ -41,7 +41,7 @@ def test_weights_are_unbiased_and_their_log_is_a_lower_bound(initial: str) -> No
     log_ratio = torch.cat(list(chains)) - bimodal_evidence(x)
     ratio = log_ratio.exp()
     error = ratio.std() / len(ratio) ** 0.5
-    assert error < 0.02
+    assert error < 0.03, "a tenth of the bias below"
     assert abs(ratio.mean() - 1) < 4 * error
     assert log_ratio.mean() < -0.3, "noisy enough for a bias to show"
 

@@ -217,6 +217,7 @@ def test_chunks_of_whole_populations(oracle: LinearGaussian) -> None:
 
 
 def test_summary_verdict_and_figure(oracle: LinearGaussian, tmp_path: Path) -> None:
+    oracle = LinearGaussian(2 * oracle.loading, oracle.noise)  # data that say more
     x, z = simulated(oracle, 150)
     rough = bidirectional(oracle.model, None, x, latents={"z": z}, method=AIS(2, 1), num_samples=2)
     told = rough.summary()

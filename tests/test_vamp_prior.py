@@ -171,7 +171,7 @@ def test_aggregated_bound_is_below_the_evidence_and_rises_to_it(share: bool) -> 
         assert mean < MAX_Z * error
         means.append(mean.item())
     assert all(above > below for below, above in itertools.pairwise(means))
-    assert means[-1] > -0.3
+    assert means[-1] > -0.5  # over seeds -0.3 and above
 
 
 def test_aggregated_weights_have_the_evidence_as_mean() -> None:
