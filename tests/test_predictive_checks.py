@@ -17,6 +17,7 @@ from pyro_lvm.diagnostics import (
     plot_loo_pit,
     plot_predictive_check,
     predictive_check,
+    to_inference_data,
 )
 from pyro_lvm.diagnostics.verdict import Status
 from pyro_lvm.distributions.implicit import Implicit
@@ -237,3 +238,27 @@ def test_figures(tmp_path: Path) -> None:
     check = PredictiveCheck({"x: mean": torch.tensor(0.5)}, {"x: mean": torch.rand(100)})
     plot_predictive_check(check).savefig(tmp_path / "check.png")
     assert all((tmp_path / f).stat().st_size > 3000 for f in ("pit.png", "check.png"))
+
+
+def test_what_stands_under_a_mask_is_no_datum() -> None:
+    """A million in a third of the cells, which the model leaves out: all is as without them."""
+    y = dist.Normal(0.3, 1.0).icdf((torch.arange(60) + 0.5) / 60)
+    is_known = torch.arange(60) % 3 > 0
+
+    def masked(y: Tensor, noise: float = 1.0) -> None:
+        mean = pyro.sample("mean", dist.Normal(0.0, 3.0))
+        with pyro.plate("data", len(y)), poutine.mask(mask=is_known):
+            pyro.sample("y", dist.Normal(mean, noise), obs=y)
+
+    def guide(y: Tensor, noise: float = 1.0) -> None:
+        pyro.sample("mean", posterior(y[is_known], noise))
+
+    filled = y.masked_fill(~is_known, 1e6)
+    assert predictive_check(masked, guide, filled, num_samples=200).off == []
+    assert loo_pit(masked, guide, filled, num_samples=200).verdict().status is Status.PASS
+    data = to_inference_data(masked, guide, filled, num_samples=5)
+    assert "constant_data" not in data  # the argument is what is observed
+    assert data["observed_data"]["y"].isnull().values.tolist() == (~is_known).tolist()
+    counts = torch.arange(60)
+    whole = to_inference_data(masked, guide, counts, num_samples=5)["observed_data"]["y"].values
+    assert whole[1:3].tolist() == [1.0, 2.0]

@@ -13,7 +13,7 @@ from pyro_lvm.masking import fill_masked
 from pyro_lvm.particles import Particles
 from pyro_lvm.tracing import Site
 
-__all__ = ["Filled", "data_site", "observed_entries", "per_chain"]
+__all__ = ["Filled", "as_floating", "data_site", "observed_entries", "per_chain"]
 
 
 class Filled(NamedTuple):
@@ -48,7 +48,13 @@ def data_site(particles: Particles, name: str) -> Site:
 
 def observed_entries(site: Site) -> Tensor:
     """Where the site is not masked: what remains NaN when masked entries are filled."""
-    return fill_masked(site.fn, torch.full_like(site.value, torch.nan), site.mask).isnan()
+    value = as_floating(site.value)
+    return fill_masked(site.fn, torch.full_like(value, torch.nan), site.mask).isnan()
+
+
+def as_floating(value: Tensor) -> Tensor:
+    """Numbers that can be NaN."""
+    return value if value.is_floating_point() else value.to(torch.get_default_dtype())
 
 
 def per_chain(num_samples: int, num_chains: int) -> int:

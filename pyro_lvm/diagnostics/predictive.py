@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyro_lvm.diagnostics.chunks import Chunks, Plated, is_factor
 from pyro_lvm.diagnostics.discrete import with_discrete_draws
+from pyro_lvm.diagnostics.filled import as_floating, observed_entries
 from pyro_lvm.diagnostics.posterior import latent_draws
 from pyro_lvm.masking import masked_log_prob
 from pyro_lvm.particles import Particles
@@ -69,11 +70,16 @@ def sample_stats(particles: Particles) -> Draws:
 
 
 def observed_data(chunks: Chunks, particles: Particles) -> Draws:
-    """The data by observed site, with one leading draw; entries under a mask as they came."""
-    return {
-        name: chunks.in_own_plates(site, site.value, 1)
-        for name, site in _data_sites(particles.model)
-    }
+    """The data by observed site, with one leading draw; NaN under a mask, whatever stood there."""
+    return {name: _known(chunks, site) for name, site in _data_sites(particles.model)}
+
+
+def _known(chunks: Chunks, site: Site) -> Plated:
+    data = chunks.in_own_plates(site, site.value, 1)
+    is_known = chunks.in_own_plates(site, observed_entries(site), 2).values[:1]
+    if is_known.all():
+        return data
+    return Plated(data.plates, torch.where(is_known, as_floating(data.values), torch.nan))
 
 
 def constant_data(chunks: Chunks, observed: Draws) -> Draws:
@@ -91,10 +97,9 @@ def constant_data(chunks: Chunks, observed: Draws) -> Draws:
     }
 
 
-def _same(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and torch.equal(
-        first.nan_to_num(), second.to(first).nan_to_num()
-    )
+def _same(value: Tensor, datum: Tensor) -> bool:
+    """Up to what the datum has masked."""
+    return value.shape == datum.shape and bool(((value == datum) | datum.isnan()).all())
 
 
 def log_likelihood(chunks: Chunks, particles: Particles) -> Draws:
