@@ -21,6 +21,7 @@ from pyro_lvm.diagnostics.verdict import Status, Verdict, percent
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import DSIVI, IWAE
+from pyro_lvm.particles import Particles
 from pyro_lvm.weights import khat_of_tail
 
 __all__ = ["LogEvidence", "log_evidence"]
@@ -188,6 +189,7 @@ def log_evidence(
         ValueError: an unknown method, a count below 1, no guide where one is needed, or
             discrete latents under AIS or SMC.
         DensityError: a site without density, and no ``objective`` with a discriminator.
+        PyroLVMError: a guide with a point mass on a continuous latent.
         PlateError: a latent outside a subsampled plate, whose evidence needs all the data.
 
     References:
@@ -235,9 +237,28 @@ def log_evidence(
     ratio = ratio_of(objective, otherwise=NoRatio())
     mixing = mixing_of(objective, otherwise=_MIXING)
     draws = Chunks(IWAE, model, guide, args, kwargs, count, chunk_size, ratio, mixing)
+    _check_drawn(draws.probe)
     weights = (drawn.log_weights for drawn in draws)
     estimate = _evidence(weights, count, draws.probe.scale, "iwae")
     return replace(estimate, is_bound=not draws.uses_ratio)
+
+
+def _check_drawn(particles: Particles) -> None:
+    """The weight of a point mass on a continuous latent is a density at that point."""
+    for name, site in particles.guide.items():
+        prior = particles.model.get(name)
+        if prior is None or not site.is_delta or site.is_downstream or site.is_observed:
+            continue
+        if not (prior.is_delta or prior.fn.support.is_discrete):
+            raise PyroLVMError(
+                explain(
+                    f"site '{name}'",
+                    "a guide that draws it, for importance sampling",
+                    "a point mass, as of AutoDelta",
+                    "Train a guide with a spread, such as AutoNormal, or use method='ais', or hold "
+                    "the site fixed in the model by poutine.condition.",
+                )
+            )
 
 
 def _evidence(
