@@ -63,7 +63,7 @@ def test_trained_bits_explain_away(objective: Objective, limit: float, float64: 
     guide = bits_guide()
     train(guide, objective, sum_of_bits, lambda: SUMS.repeat(30, 1), steps=300)
     kl = kl_to_posterior(guide.posterior(SUMS).log_prob(VALUES[:, None]), SUMS)
-    assert kl.max() < limit
+    assert kl.max() < limit  # the score has starts that end in a part of the modes, at 0.2 to 1.8
 
 
 @pytest.mark.parametrize("gradient", ["score", "vimco"])

@@ -67,7 +67,7 @@ def test_a_learned_ratio_keeps_the_weights_of_modes() -> None:
     near = (draws.values[..., None, :] - CENTRES).norm(dim=-1).amin(-1) < 1.2  # 99 % of p
     before = (proposals(5000)[..., None, :] - CENTRES).norm(dim=-1).amin(-1) < 1.2
     assert total_variation(draws.values) < 0.10
-    assert near.float().mean() > 0.94 > 2 * before.float().mean()
+    assert near.float().mean() > 0.92 > 2 * before.float().mean()
     assert quality.log_loss < 0.5, "one that looks at nothing has 0.69"
     assert draws.verdict().status is not Status.FAIL
     assert {"ess_bulk_min", "acceptance_mean", "discriminator_log_loss"} < draws.summary().keys()

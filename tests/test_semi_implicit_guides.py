@@ -116,10 +116,10 @@ def test_sites_and_draws() -> None:
 
 def test_sites_are_dependent_through_the_noise() -> None:
     guide = spread(SemiImplicitWeights({"a": 1, "b": 1}, noise_features=1, noise_hidden=(4,)))
-    with torch.no_grad(), pyro.plate("draws", 20_000):
+    with torch.no_grad(), pyro.plate("draws", 100_000):
         draws = guide()
     both = torch.cat([draws["a"], draws["b"]], -1)
-    assert both.T.corrcoef()[0, 1].abs() > 0.05  # 7 standard errors of independent draws
+    assert both.T.corrcoef()[0, 1].abs() > 0.02  # 6 standard errors of independent draws
 
 
 @pytest.mark.parametrize("kind", KINDS)
