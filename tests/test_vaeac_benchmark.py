@@ -65,11 +65,19 @@ def test_bias_of_miwae_is_removed() -> None:
 
 @pytest.mark.slow
 def test_latent_carries_dependence_where_the_scale_is_learned() -> None:
-    """Acceptance: near the exact conditionals, beyond any model of independent entries."""
+    """Acceptance: near the exact conditionals, beyond any model of independent entries.
+
+    Limits are 4.4 to 4.9 standard deviations over seeds from their mean, at least 4 standard errors
+    of the 2000 test rows.
+    """
     learned, unit = (vaeac_gaussian.run(name, seed=0) for name in vaeac_gaussian.RUNS)
-    assert learned["below exact"] < 0.08
-    assert learned["IWAE bound, K = 100"] > learned["product of one-variable conditionals"] + 0.4
-    assert learned["KL(q, prior network)"] > 0.5
-    assert 0.85 < learned["90 % intervals cover"] < 0.93
-    assert unit["KL(q, prior network)"] < 0.1
-    assert unit["IWAE bound, K = 100"] < unit["product of one-variable conditionals"]
+    gained, lost = (
+        run["IWAE bound, K = 100"] - run["product of one-variable conditionals"]
+        for run in (learned, unit)
+    )
+    assert learned["below exact"] < 0.06  # seeds 0.024 ± 0.008, rows 0.005
+    assert gained > 0.42  # 0.60 ± 0.04, 0.03
+    assert learned["KL(q, prior network)"] > 0.76  # 0.86 ± 0.02, 0.02
+    assert 0.82 < learned["90 % intervals cover"] < 0.95  # 0.886 ± 0.015, 0.005
+    assert unit["KL(q, prior network)"] < 0.075  # 0.025 ± 0.011, 0.002
+    assert lost < -1.08  # -1.22 ± 0.03, 0.03
