@@ -80,11 +80,14 @@ class Critic:
             self._learn(self.own_step, a, b)
 
     def follow(self, draws: Tensor) -> None:
-        """Move the discriminator to the device and dtype of the draws."""
+        """Move the discriminator and its optimiser's state to the device and dtype of the draws."""
         parameter = next(self.discriminator.parameters(), draws)
         if parameter.device != draws.device or parameter.dtype != draws.dtype:
             for module in (self.discriminator, self.average):
                 module.to(draws)
+            if self.own_step is not None:
+                optimizer = self.own_step.optimizer
+                optimizer.load_state_dict(optimizer.state_dict())  # to where its parameters are
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, their average and the optimiser's state."""

@@ -251,7 +251,9 @@ class Recorder(Messenger):
             raise _guide_draws_its_own(name)
         if not msg["_explicit"]:
             msg["value"] = drawn.indices
-        elif self.num_particles is None and not torch.equal(msg["value"], drawn.indices):
+        elif self.num_particles is None and not torch.equal(
+            msg["value"], drawn.indices.to(msg["value"].device)
+        ):
             raise _rows_differ(name, msg["value"], drawn)
 
 

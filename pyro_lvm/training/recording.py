@@ -67,7 +67,7 @@ def graph_inputs(objective: Objective, leaves: Sequence[Any]) -> list[Tensor]:
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     device = tensors[0].device if tensors else None
     factors = [at_step(getattr(each, n), each.step) for each, n in _scheduled(objective)]
-    return [*tensors, *(torch.tensor(factor, device=device) for factor in factors)]
+    return [*tensors, *(torch.full((), factor, device=device) for factor in factors)]
 
 
 def trained(objective: Objective, loss: nn.Module, args: Any, kwargs: Any) -> list[Tensor]:
