@@ -11,17 +11,24 @@ with warnings.catch_warnings():
 
 import pyro
 import pytest
+import simulated_device
 import torch
 
 from pyro_lvm.oracles import LinearGaussian
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", help="device on which tests make their tensors")
+    parser.addoption(
+        "--device",
+        default="cpu",
+        help="device on which tests make their tensors; 'second' is a simulated one",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
+    if config.getoption("--device") == simulated_device.NAME:
+        simulated_device.register()
 
 
 @pytest.fixture(autouse=True)

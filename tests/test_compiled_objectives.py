@@ -62,8 +62,8 @@ class Model(PyroModule):
 
     def forward(self, x: Tensor) -> None:
         with pyro.plate("data", len(x)):
-            y = pyro.sample("y", dist.Bernoulli(torch.full((len(x),), 0.3)))
-            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), LATENT), 1.0).to_event(1))
+            y = pyro.sample("y", dist.Bernoulli(x.new_full((len(x),), 0.3)))
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), LATENT), 1.0).to_event(1))
             mean = self.of_class(y.unsqueeze(-1)) + self.of_vector(z)
             pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
 
@@ -103,7 +103,7 @@ class Mixture(PyroModule):
 
     def forward(self, x: Tensor) -> None:
         with pyro.plate("data", len(x)):
-            noise = dist.Normal(torch.zeros(len(x), LATENT), 1.0).to_event(1)
+            noise = dist.Normal(x.new_zeros(len(x), LATENT), 1.0).to_event(1)
             psi = pyro.sample("psi", noise, infer={"is_auxiliary": True})
             pyro.sample("z", dist.Normal(self.encoder(x) + psi, 0.5).to_event(1))
 
@@ -117,7 +117,7 @@ class Samples(PyroModule):
 
     def forward(self, x: Tensor) -> None:
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(torch.ones(len(x), LATENT), 0.5).to_event(1))
+            pyro.sample("z", dist.Normal(x.new_ones(len(x), LATENT), 0.5).to_event(1))
 
 
 def of_samples() -> tuple[Any, Any]:
