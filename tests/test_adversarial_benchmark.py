@@ -71,10 +71,10 @@ def test_judges_of_the_digits_agree_on_an_untrained_model(monkeypatch, name: str
     for judge in ("FROM_PRIOR", "FROM_GUIDE"):
         monkeypatch.setattr(implicit_digits, judge, AIS(num_temperatures=10, num_leapfrog=2))
     monkeypatch.setattr(implicit_digits, "EVERY", 40)
-    monkeypatch.setattr(implicit_digits, "NUM_DRAWS", 200)
+    monkeypatch.setattr(implicit_digits, "NUM_DRAWS", 2000)
     found = implicit_digits.run(name, seed=0, steps=2)
     by_ais = [value for column, value in found.items() if column.startswith("NLL")]
-    assert max(by_ais) - min(by_ais) < 0.3
+    assert max(by_ais) - min(by_ais) < 0.5  # over seeds up to 0.4, by the draws of the guide
     assert found["moments of the guide, 1 draw"] > min(by_ais) - 0.3
     assert ("T accuracy" in found) == name.startswith("IWAVB")
 

@@ -169,7 +169,7 @@ def test_each_datum_has_chains_of_the_posterior(oracle: LinearGaussian, x: Tenso
     chains = az.convert_to_dataset({"z": z.transpose(0, 1).numpy()})
     effective = torch.as_tensor(az.ess(chains)["z"].values)
     assert effective.min() > 500
-    assert az.rhat(chains)["z"].max() < 1.05
+    assert az.rhat(chains)["z"].max() < 1.1
     variance = exact.covariance_matrix.diagonal(dim1=-2, dim2=-1)
     scores = (z.mean((0, 1)) - exact.loc) / variance.sqrt()
     assert (scores.abs() < 4.5 / effective.sqrt()).all()
