@@ -71,6 +71,7 @@ def test_list_names_all_that_is_exported() -> None:
     names = [*guides.__all__, *models.__all__, *objectives.__all__, "digits", "mnist"]
     concrete = [name for name in names if name != "Objective"]
     assert all(re.search(rf"^  {name} +\S", shown, re.MULTILINE) for name in concrete), shown
+    assert "`" not in shown, "marks of links and formulas"
 
 
 def test_fit_writes_a_run_directory(fitted: Path) -> None:

@@ -185,6 +185,13 @@ def test_plot_khat(tmp_path: Path) -> None:
     )
 
 
+def test_plot_khat_of_few_draws() -> None:
+    """Which bear less than many."""
+    axes = plot_khat(torch.tensor([0.4, 0.6]), limit=0.5).axes[0]
+    assert axes.get_title() == "k-hat above 0.5: 1 of 2 (50 %)"
+    assert axes.lines[0].get_xdata()[0] == 0.5
+
+
 def test_import_loads_no_plotting() -> None:
     code = "import sys, pyro_lvm.diagnostics; print({'matplotlib', 'arviz'} & set(sys.modules))"
     result = subprocess.run(

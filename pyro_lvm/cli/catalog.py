@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from types import ModuleType
@@ -39,12 +40,16 @@ KINDS: Mapping[str, Mapping[str, Maker]] = {
 def lines() -> dict[str, dict[str, str]]:
     """Everything that can be named, by kind and name, with its first line of documentation."""
     classes = {
-        kind: {
-            name: (inspect.getdoc(maker) or "").partition("\n")[0] for name, maker in known.items()
-        }
+        kind: {name: _first_line(maker) for name, maker in known.items()}
         for kind, known in KINDS.items()
     }
     return {**classes, "data": data.available()}
+
+
+def _first_line(maker: Maker) -> str:
+    """Without the marks of links and formulas, which are for the documentation."""
+    line = (inspect.getdoc(maker) or "").partition("\n")[0]
+    return re.sub(r":\w+:`(?:~[\w.]+\.)?([^`]*)`|``", r"\1", line)
 
 
 def pick(kind: str, name: str) -> Maker:

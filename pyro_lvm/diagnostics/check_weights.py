@@ -9,6 +9,7 @@ import torch
 from pyro_lvm.diagnostics.evidence import LogEvidence
 from pyro_lvm.diagnostics.figures import plot_khat
 from pyro_lvm.diagnostics.report_case import Case, Finding
+from pyro_lvm.diagnostics.thresholds import max_khat
 
 if TYPE_CHECKING:
     from pandas import DataFrame  # type: ignore[import-untyped]
@@ -35,7 +36,8 @@ def weights(case: Case) -> Finding:
     verdict, caption = found.verdict(), "k-hat of each datum"
     if not found.is_bound:
         caption += ", with the discriminator in place of a density"
-    return Finding(verdict, found.summary(), {caption: plot_khat(found.khat)}, _worst(found))
+    figure = plot_khat(found.khat, max_khat(found.num_samples))
+    return Finding(verdict, found.summary(), {caption: figure}, _worst(found))
 
 
 def _worst(found: LogEvidence) -> DataFrame | None:
