@@ -113,6 +113,17 @@ class _OnDevice(Tensor):
     def __format__(self, form: str) -> str:
         return format(self.item() if self.dim() == 0 else repr(self), form)
 
+    @property
+    def data(self) -> Tensor:
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        """Numbers of the same shape in the place of its own."""
+        if not isinstance(value, _OnDevice) or value.shape != self.shape:
+            raise NotImplementedError(f"another device or shape for a tensor on {NAME}")
+        self.memory = value.memory
+
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
