@@ -59,4 +59,5 @@ class LaterDraws:
             total = reduce(add, folded(layout, terms, scales).values())
             return rows.filled(total).logsumexp(0, keepdim=True)
 
-        return [recomputed(log_sum, size) for size in self.sizes]
+        near = self.args, self.kwargs
+        return [recomputed(log_sum, size, near=near) for size in self.sizes]

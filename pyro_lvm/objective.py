@@ -217,7 +217,7 @@ class Objective(PyroELBO):
             return run(num_particles=count, **how)
         relay = how.pop("relay", None)
         by_site = reads_parts(self.beta_now(), self.free_bits)
-        return in_chunks(partial(run, **how), count, chunk, relay, by_site)
+        return in_chunks(partial(run, **how), count, chunk, relay, by_site, near=(args, kwargs))
 
     # What Pyro and its users call.
 

@@ -37,6 +37,7 @@ def in_chunks(
     size: int,
     relay: Callable[..., Tensor] | None = None,
     by_site: bool = False,
+    near: Any = (),
 ) -> Particles:
     """All particles, at most ``size`` at a time, on one minibatch; with the first chunk's sites.
 
@@ -46,6 +47,7 @@ def in_chunks(
         size: of a chunk.
         relay: called with a value and ``rows``, the particles that it is of.
         by_site: keep log-probabilities by site too.
+        near: holds tensors on the devices that random numbers come from.
     """
     plates = SharedPlates()
     dropped = () if _KEEPS_DRAWS.get() else ("values",) if by_site else ("values", "parts")
@@ -58,7 +60,7 @@ def in_chunks(
 
     chunks: list[Particles] = []
     for start in range(0, num_particles, size):
-        found = recomputed(chunk, slice(start, min(start + size, num_particles)))
+        found = recomputed(chunk, slice(start, min(start + size, num_particles)), near=near)
         found = replace(found, **nothing)
         chunks.append(replace(found, model={}, guide={}) if chunks else found)
     refused: dict[str, Any] = {name: _NotKept() for name in dropped}

@@ -15,12 +15,12 @@ __all__ = ["recomputed"]
 T = TypeVar("T")
 
 
-def recomputed(function: Callable[..., T], *args: Any) -> T:
+def recomputed(function: Callable[..., T], *args: Any, near: Any = ()) -> T:
     """``function(*args)``, run again with the same random numbers in the backward pass.
 
-    torch keeps the random state of the CPU and of the devices that tensors among the arguments
-    are on. A program's random numbers may come from another: the current accelerator's state is
-    kept too.
+    torch keeps the random state of the CPU and of the devices that tensors in ``near`` are on,
+    whatever holds them. A program's random numbers may come from another: the current
+    accelerator's state is kept too.
 
     Raises:
         RuntimeError: inside a recording of operations, where a second run would draw anew.
@@ -35,10 +35,10 @@ def recomputed(function: Callable[..., T], *args: Any) -> T:
     if get_proxy_mode() is not None:
         raise RuntimeError("values in chunks, which are computed again in the backward pass")
 
-    def run(_: Tensor, *args: Any) -> T:
+    def run(_: Any, *args: Any) -> T:
         return function(*args)
 
-    result: T = checkpoint(run, _on_accelerator(), *args, use_reentrant=False)
+    result: T = checkpoint(run, (_on_accelerator(), near), *args, use_reentrant=False)
     return result
 
 
