@@ -35,6 +35,7 @@ from pyro_lvm.models import (
     DendriticCalcium,
     IdentifiableVAE,
     LinearCalcium,
+    NormalizingFlow,
 )
 from pyro_lvm.nn import Discriminator
 from pyro_lvm.objective import Objective
@@ -161,6 +162,15 @@ def trained(make: Callable[[], Case], device: torch.device) -> list[Tensor]:
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
 def test_all_others(make: Callable[[], Case], device: torch.device) -> None:
     check_same(partial(trained, make), device)
+
+
+def flow(device: torch.device) -> list[Tensor]:
+    model = NormalizingFlow(FEATURES, num_transforms=1, hidden=(4,)).to(device)
+    return scored(model, torch.rand(SIZE, FEATURES).to(device))
+
+
+def test_a_model_without_latents(device: torch.device) -> None:
+    check_same(flow, device)
 
 
 def exact(device: torch.device) -> list[Tensor]:
