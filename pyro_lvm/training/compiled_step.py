@@ -64,6 +64,7 @@ class CompiledStep:
             try:
                 values = self.loss.updated(self._update, count, args, kwargs)
                 if values is not None:
+                    vars(self.optimizer)["_opt_called"] = True  # what schedules ask for
                     return values
             except StateMissing:
                 loss = self.loss.eagerly
