@@ -287,7 +287,14 @@ def test_distributions_without_parameters() -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Delta(x))
 
-    with explained(ProgramError, "guide", "a latent site with parameters", "none", "draws"):
+    with explained(PyroLVMError, "site 'z'", "draws it", "a point mass", "AutoNormal"):
         refused(point)
+
+    def observed(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    with explained(ProgramError, "guide", "a latent site with parameters", "none", "draws"):
+        amortization_gap(observed, lambda x: None, torch.zeros(2), num_steps=2)
     with pytest.raises(PyroLVMError, match="num_steps: expected an integer >= 1, got 0"):
         amortization_gap(point, point, torch.zeros(2), num_steps=0)
