@@ -5,6 +5,7 @@ from copy import deepcopy
 from types import MethodType
 from typing import Any
 
+import pyro.optim
 import pytest
 import torch
 import torch._inductor.config
@@ -13,6 +14,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 from pyro_lvm import fit
 from pyro_lvm.annealing import LinearWarmup
+from pyro_lvm.errors import PyroLVMError
 from pyro_lvm.guides import AmortizedNormal
 from pyro_lvm.models import VAE
 from pyro_lvm.objectives import ELBO
@@ -224,6 +226,14 @@ def test_fit_takes_them(options: dict[str, Any]) -> None:
         )
         histories.append([row for name in ("loss", "grad_norm") for row in result.history[name]])
     torch.testing.assert_close(*(torch.tensor(history) for history in histories))
+
+
+def test_arguments_of_another_kind_are_named() -> None:
+    loss, _ = losses()
+    with pytest.raises(PyroLVMError, match="loss: expected CompiledLoss, got ELBOModule"):
+        CompiledStep(loss.loss, optim.SGD(loss.parameters()))
+    with pytest.raises(PyroLVMError, match="optimizer: expected Optimizer, got PyroOptim"):
+        CompiledStep(loss, pyro.optim.Adam({"lr": 0.1}))  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.training.compiled import CompiledLoss
 from pyro_lvm.training.updating import StateMissing, Unrecordable, Update, cut, is_plain
 
@@ -31,6 +32,9 @@ class CompiledStep:
         optimizer: of its parameters.
         max_grad_norm: the gradient is cut to this norm.
 
+    Raises:
+        PyroLVMError: another kind of loss, or an optimiser that is not torch's.
+
     Example:
         >>> from pyro_lvm.guides import AmortizedNormal
         >>> from pyro_lvm.models import VAE
@@ -47,6 +51,13 @@ class CompiledStep:
     def __init__(
         self, loss: CompiledLoss, optimizer: Optimizer, max_grad_norm: float | None = None
     ) -> None:
+        hint = "Pass CompiledLoss(objective, model, guide) and, say, torch.optim.Adam(...)."
+        for name, given, kind in (
+            ("loss", loss, CompiledLoss),
+            ("optimizer", optimizer, Optimizer),
+        ):
+            if not isinstance(given, kind):
+                raise PyroLVMError(explain(name, kind.__name__, type(given).__name__, hint))
         self.loss = loss
         self.optimizer = optimizer
         self.max_grad_norm = max_grad_norm
