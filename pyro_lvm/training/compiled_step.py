@@ -25,7 +25,8 @@ class CompiledStep:
     Optimisers of ``torch.optim`` but LBFGS, Adafactor and Muon are in the graph, without hooks
     on their steps, and as long as nothing of their settings changes but the learning rate, which
     may follow any schedule; the first step, which makes their state, is taken as it is. Others
-    take their own step, after a compiled loss.
+    take their own step, after a compiled loss. With the backend "graph" the update's operations
+    are replayed one by one too, which is slower than a fused optimiser's own step.
 
     Args:
         loss: of the programs.

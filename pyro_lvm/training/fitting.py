@@ -139,8 +139,9 @@ def fit(
             draws, densities, weights, parameters and their gradients stay in float32.
         compile: record and compile the step once for each kind of batch, True or one of the
             backends of :class:`~pyro_lvm.training.CompiledLoss`. ``result.compile_seconds`` is
-            what it took; torch keeps compiled code on disk for later runs. On one device the
-            optimiser's update is compiled too; see :class:`~pyro_lvm.training.CompiledStep`.
+            what it took; torch keeps compiled code on disk for later runs. On one device
+            "inductor" compiles the optimiser's update too; see
+            :class:`~pyro_lvm.training.CompiledStep`.
         evaluate_every: steps between evaluations; None for each epoch's end, or 50 where an
             epoch is one step.
         diagnostic_particles: draws per datum for the effective sample size and k-hat on a few
@@ -310,8 +311,8 @@ def _stepper(
     loss = make_loss(objective, programs, compile)
     check_covered(loss, parameters, fabric.world_size)
     scheduler = make_scheduler(lr_scheduler, raw, total_steps)
-    compiled = None
-    if isinstance(loss, CompiledLoss) and steps_plainly(fabric):
+    compiled = None  # replayed operation by operation, an update is slower than torch's fused one
+    if isinstance(loss, CompiledLoss) and loss.backend == "inductor" and steps_plainly(fabric):
         compiled = CompiledStep(loss, raw, max_grad_norm)
     loss, wrapped = fabric.setup(loss, raw)
     return Stepper(
