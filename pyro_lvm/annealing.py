@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.errors import ProgramError, explain
-from pyro_lvm.particles import Part, Particles
+from pyro_lvm.particles import Part, Particles, names_within
 
 __all__ = ["LinearWarmup", "Schedule", "annealed_log_weights", "at_step", "reads_parts"]
 
@@ -86,7 +86,7 @@ def _is_of_latents(name: str, particles: Particles) -> bool:
     """Whether a part, of several sites in one sum perhaps, holds densities of the guide's draws."""
     if particles.parts[name].log_q is not None:
         return True
-    sites = name.split(" + ")
+    sites = names_within(name, particles)
     drawn = [n for n in sites if n in particles.guide and not particles.guide[n].is_observed]
     data = [n for n in sites if drawn and particles.model[n].is_observed]
     if data:

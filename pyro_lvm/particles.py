@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
@@ -36,6 +36,8 @@ __all__ = [
     "draw",
     "folded",
     "inspect",
+    "joint_name",
+    "names_within",
 ]
 
 Relay = Callable[[Tensor], Tensor]
@@ -56,6 +58,20 @@ class Ratio(Protocol):
         kwargs: Any,
     ) -> Tensor:
         """The log-ratio at ``values``, ``(K, *plates)`` nats."""
+
+
+_PLUS = " + "
+
+
+def joint_name(names: Iterable[str]) -> str:
+    """What ``parts`` call several sites that only have one sum."""
+    return _PLUS.join(names)
+
+
+def names_within(name: str, particles: Particles) -> list[str]:
+    """The sites that a part is of."""
+    is_site = name in particles.model or name in particles.guide
+    return [name] if is_site else name.split(_PLUS)
 
 
 class Part(NamedTuple):
@@ -246,7 +262,7 @@ def _with_direct(particles: Particles, layout: Layout, terms: Mapping[str, Tenso
 def _with_ratio(particles: Particles, term: Tensor, names: Sequence[str]) -> Particles:
     """The log-ratio as a log q of sites without prior: the prior is in it."""
     log_q = particles.log_q + term
-    parts = {**particles.parts, " + ".join(names): Part(None, term)}
+    parts = {**particles.parts, joint_name(names): Part(None, term)}
     return replace(particles, log_q=log_q, parts=parts)
 
 
@@ -318,7 +334,7 @@ def _p_parts(p: Recorder, layout: Layout, log_p: Mapping[str, Tensor]) -> dict[s
     alone = {n: term for n, term in log_p.items() if n not in inside}
     parts = folded(layout, alone, layout.model_scales)
     if sums:
-        parts[" + ".join(n for n in log_p if n in inside)] = reduce(add, map(layout.fold, sums))
+        parts[joint_name(n for n in log_p if n in inside)] = reduce(add, map(layout.fold, sums))
     return parts
 
 

@@ -22,7 +22,7 @@ from pyro_lvm.mixing import Marginal, Mixing, mixing_sites, split_rows
 from pyro_lvm.mixing_chunks import LaterDraws
 from pyro_lvm.mixing_rows import FreshRows, GuideRows, ModelRows, Rows
 from pyro_lvm.objective import Objective
-from pyro_lvm.particles import Particles, assembled, check_runs, folded
+from pyro_lvm.particles import Particles, assembled, check_runs, folded, joint_name
 from pyro_lvm.tracing import Program, Recorder, Site
 
 __all__ = [
@@ -208,7 +208,7 @@ def _averaged(
     marginal = rows.marginal(by_row)
     if more:
         marginal = marginal.joined(more.log_sums(names, layout, scales), sum(more.sizes))
-    return {**plain, " + ".join(names): marginal.value}, marginal
+    return {**plain, joint_name(names): marginal.value}, marginal
 
 
 def _check_whole(layout: Layout, names: list[str]) -> None:

@@ -21,7 +21,7 @@ __all__ = ["Program", "drop_strays", "parameter_names"]
 
 Program = Callable[..., Any]
 
-_ANY = 1_000_000  # dims of plates
+_ANY = 1_000_000  # dims that plates may take: there are no particles to the left of them
 
 
 def parameter_names(
