@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -11,12 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_job import Send, data, job, programs
+from torch.optim.lr_scheduler import StepLR
+from training_job import Send, data, job, programs, train
 
 from pyro_lvm import FitResult, fit
+from pyro_lvm.annealing import LinearWarmup
 from pyro_lvm.errors import CheckpointError
-from pyro_lvm.objectives import ELBO
+from pyro_lvm.objective import Objective
+from pyro_lvm.objectives import ELBO, IWAE, Renyi
 from pyro_lvm.training import Callback, TrainingState
+from pyro_lvm.training.rows import Rows, checksum
 
 JOB = Path(__file__).with_name("training_job.py")
 STEPS = 25  # of the job
@@ -141,6 +146,63 @@ def test_resume_with_another_order_of_data_is_refused(
     job(tmp_path, max_epochs=1)
     with pytest.raises(CheckpointError, match=f"{option}=.*got {option}={value}"):
         job(tmp_path, resume=True, **{option: value})
+
+
+CHANGED = {
+    "optimizer.lr": {"lr": 0.1},
+    "optimizer=": {"optimizer": "sgd"},
+    "optimizer.weight_decay": {"optimizer": lambda p: torch.optim.Adam(p, 0.2, weight_decay=1.0)},
+    "lr_scheduler.gamma": {"lr_scheduler": lambda optimizer: StepLR(optimizer, 3, 0.5)},
+    "lr_scheduler=": {"lr_scheduler": None},
+    "max_grad_norm=": {"max_grad_norm": 1.0},
+    "precision=": {"precision": "64-true"},
+}
+
+
+@pytest.mark.parametrize("named", CHANGED)
+def test_resume_by_another_rule_is_refused(tmp_path: Path, named: str) -> None:
+    """Torch would go on with the saved rate, the result would say the new one."""
+    job(tmp_path, max_epochs=1)
+    with pytest.raises(CheckpointError) as caught:
+        job(tmp_path, resume=True, **CHANGED[named])
+    expected, found = str(caught.value).split(", got ")
+    assert named in expected
+    assert named in found
+
+
+@pytest.mark.parametrize(
+    ("objective", "named"),
+    [
+        (IWAE(5), "objective=Renyi"),
+        (Renyi(4, alpha=2.0), "objective.num_particles=3"),
+        (Renyi(3, alpha=0.5), "objective.alpha=2.0"),
+        (Renyi(3, alpha=2.0, beta=LinearWarmup(7)), "LinearWarmup(num_steps=9, start=0.0)"),
+    ],
+)
+def test_resume_of_another_objective_is_refused(
+    tmp_path: Path, objective: Objective, named: str
+) -> None:
+    first = Renyi(3, alpha=2.0, beta=LinearWarmup(9))
+    train(objective=first, run_dir=tmp_path)
+    train(objective=first, run_dir=tmp_path, resume=True, max_steps=8)  # one that has been used
+    with pytest.raises(CheckpointError, match=re.escape(named)):
+        train(objective=objective, run_dir=tmp_path, resume=True)
+
+
+def test_resume_on_other_data_is_refused(tmp_path: Path) -> None:
+    """As many of them: another standardisation, say."""
+    train(run_dir=tmp_path)
+    with pytest.raises(CheckpointError, match="data_checksum"):
+        train(x=2 * data(), run_dir=tmp_path, resume=True)
+    x = {"x": data(), "mask": torch.ones(40, 4, dtype=torch.bool)}
+    assert len({checksum(Rows(part)) for part in (x, x["x"], {**x, "mask": ~x["mask"]})}) == 3
+
+
+def test_a_cosine_does_not_rise_again(tmp_path: Path) -> None:
+    """A longer run under the saved schedule would end at the rate it began with."""
+    train(run_dir=tmp_path, max_steps=6, lr_scheduler="cosine")
+    with pytest.raises(CheckpointError, match=r"T_max=6, got lr_scheduler.T_max=12.\n.*cosine"):
+        train(run_dir=tmp_path, max_steps=12, lr_scheduler="cosine", resume=True)
 
 
 def test_resume_needs_something_to_resume(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from pyro_lvm.training.programs import Program, Programs
 from pyro_lvm.training.result import FitResult
 from pyro_lvm.training.resume import check_same_run, checkpoint_folder, starting_point
 from pyro_lvm.training.rng import seeded
+from pyro_lvm.training.rule import update_rule
 from pyro_lvm.training.settings import check_covered, check_options, describe, launch
 from pyro_lvm.training.snapshots import Snapshots
 from pyro_lvm.training.state import Callback, TrainingState
@@ -152,7 +153,9 @@ def fit(
         run_dir: folder for metrics and checkpoints; None to write nothing.
         checkpoint_every: steps between checkpoints; None as for ``evaluate_every``.
         resume: True to go on from the latest checkpoint in ``run_dir``, if there is one; or a
-            checkpoint file or a run directory to go on from.
+            checkpoint file or a run directory to go on from. Data, seed, objective, optimiser and
+            schedule must be those of the first time; limits and what is evaluated, logged and
+            saved may be others.
         tensorboard: write TensorBoard files to ``run_dir`` too.
 
     Returns:
@@ -165,7 +168,8 @@ def fit(
             not scaled up, while several processes train.
         ProgramError: an objective that keeps chains of rows while several processes train.
         NonFiniteError: a loss or gradient is not finite; the message names the site.
-        CheckpointError: nothing to resume, a foreign file, or an earlier run in ``run_dir``.
+        CheckpointError: nothing to resume, a foreign file, a resumed run with other settings, or
+            an earlier run in ``run_dir``.
 
     Example:
         >>> import pyro, torch, pyro.distributions as dist
@@ -241,7 +245,9 @@ def fit(
         config = describe(options) | {
             "batch_size": parts.train.batch_size,
             "num_data": parts.train.num_data,
+            "data_checksum": parts.train.checksum,
             "world_size": fabric.world_size,
+            "rule": update_rule(objective, stepper.optimizer.optimizer, stepper.scheduler),
         }
         snapshots = Snapshots(stepper, objective, state, config, folder)
         if saved is not None:

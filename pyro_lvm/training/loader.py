@@ -14,7 +14,7 @@ from torch.utils.data.distributed import DistributedSampler
 from pyro_lvm.errors import DataError, explain
 from pyro_lvm.training.inputs import Data, as_dataset
 from pyro_lvm.training.rng import generator_at, mix, seeded
-from pyro_lvm.training.rows import Rows
+from pyro_lvm.training.rows import Rows, checksum
 
 __all__ = ["Batch", "Batches", "Transform"]
 
@@ -90,6 +90,11 @@ class Batches:
     @property
     def num_data(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
+
+    @property
+    def checksum(self) -> int | None:
+        """Of the data, where they are arrays."""
+        return checksum(self.dataset) if isinstance(self.dataset, Rows) else None
 
     def steps(self, epoch: int) -> int:
         """Number of batches in ``epoch``."""

@@ -7,10 +7,14 @@ from typing import Any
 
 from pyro_lvm.errors import CheckpointError, explain
 from pyro_lvm.training.checkpoint import CheckpointFolder, read
+from pyro_lvm.training.rule import differences
 
 __all__ = ["check_same_run", "checkpoint_folder", "starting_point"]
 
-_FIXED = ("seed", "batch_size", "num_data", "world_size")
+_FIXED = (
+    *("seed", "batch_size", "num_data", "data_checksum"),
+    *("world_size", "max_grad_norm", "precision"),
+)
 
 
 def checkpoint_folder(run_dir: Path | None) -> CheckpointFolder | None:
@@ -52,21 +56,28 @@ def starting_point(
 
 
 def check_same_run(saved: dict[str, Any], config: dict[str, Any]) -> None:
-    """Refuse settings with which the order of the data would not be the saved one.
+    """Refuse settings with which the order of the data or the updates would not be the saved ones.
 
     Raises:
         CheckpointError: naming each of them.
     """
-    different = [name for name in _FIXED if saved["config"].get(name) != config[name]]
-    if different:
+    before, now = _deciding(saved["config"]), _deciding(config)
+    if different := differences(before, now):
         raise CheckpointError(
             explain(
                 "resume",
-                ", ".join(f"{name}={saved['config'].get(name)}" for name in different),
-                ", ".join(f"{name}={config[name]}" for name in different),
-                "Pass the same data and settings, or start a new run_dir.",
+                ", ".join(f"{name}={before[name]}" for name in different),
+                ", ".join(f"{name}={now[name]}" for name in different),
+                "Pass the same data and settings (a cosine schedule falls over T_max steps, those "
+                "of the whole run), or start a new run_dir: fit goes on from the parameters that "
+                "the programs have, such as those that FitResult.load put into them.",
             )
         )
+
+
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+    fixed = {name: config[name] for name in _FIXED if name in config}
+    return fixed | config.get("rule", {})
 
 
 def _refuse_earlier_run(folder: CheckpointFolder | None) -> None:
