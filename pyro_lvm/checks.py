@@ -47,6 +47,7 @@ def check_programs(model: Sites, guide: Sites, mixes: bool = False) -> None:
     if not model:
         raise _nothing_sampled()
     _check_names(model, guide, mixes)
+    _check_masks(model, guide)
     _check_frames([*model.values(), *guide.values()])
     if not mixes:
         check_mixing(guide)
@@ -122,6 +123,8 @@ def _check_names(model: Sites, guide: Sites, mixes: bool) -> None:
     observed = {n for n, s in guide.items() if s.is_observed and not s.is_factor}
     if strange := sorted(observed - set(model)):
         raise _observed_by_the_guide(strange[0])
+    if held := sorted(observed & known):
+        raise _held_by_the_guide(held[0])
 
 
 def _observed_by_the_guide(name: str) -> ProgramError:
@@ -133,6 +136,35 @@ def _observed_by_the_guide(name: str) -> ProgramError:
             "Check the order: objective.loss(model, guide, ...), fit(model, guide, ...).",
         )
     )
+
+
+def _held_by_the_guide(name: str) -> ProgramError:
+    return ProgramError(
+        explain(
+            f"site '{name}'",
+            "a draw in the guide, of a latent site of the model",
+            "a value that obs= or poutine.condition gave the guide, which the model does not see",
+            f"Draw '{name}' in the guide, or give the model the value too.",
+        )
+    )
+
+
+def _check_masks(model: Sites, guide: Sites) -> None:
+    """A latent that only one program counts has weights that are no ratio of densities."""
+    for name, site in guide.items():
+        prior = model.get(name)
+        if prior is None or prior.is_observed or site.is_delta or is_imputed(prior):
+            continue
+        here, there = (torch.as_tensor(s.mask is None or s.mask) for s in (site, prior))
+        if bool((here != there).any()):
+            raise ProgramError(
+                explain(
+                    f"site '{name}'",
+                    "one poutine.mask around it in both programs",
+                    "another one in the guide than in the model",
+                    "Mask it in both alike; for a flat prior draw it from ImproperUniform.",
+                )
+            )
 
 
 def _names_differ(

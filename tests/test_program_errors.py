@@ -53,6 +53,29 @@ def test_site_in_guide_only() -> None:
         ELBO().loss(model, wider, X)
 
 
+def test_latent_site_with_a_value_in_the_guide() -> None:
+    """The model would draw another one from its prior, and weigh that."""
+    held = poutine.condition(guide, {"z": X})
+    with pytest.raises(RuntimeError, match="must be sampled in trace"):
+        Trace_ELBO().loss(model, held, X)
+    with explained(
+        ProgramError, "site 'z'", "a draw in the guide", "obs= or poutine.condition", "Draw 'z'"
+    ):
+        ELBO().loss(model, held, X)
+
+
+def test_latent_site_masked_in_one_program() -> None:
+    """Its weight would be a density, of the model or of the guide, and no ratio."""
+    mask = torch.arange(8) < 5
+    for masked in ((model, poutine.mask(guide, mask)), (poutine.mask(model, mask), guide)):
+        with explained(
+            ProgramError, "site 'z'", "one poutine.mask", "another one in the guide", "ImproperUn"
+        ):
+            IWAE(2).loss(*masked, X)
+    both = [poutine.mask(program, mask) for program in (model, guide)]
+    assert IWAE(2).bound(*both, X)[5:].eq(0).all()
+
+
 def test_dropout_between_the_latents_of_a_guide() -> None:
     """A path gradient runs a two-level guide twice; dropout would differ between the runs."""
 
