@@ -24,6 +24,7 @@ from pyro_lvm.distributions import (
     PoissonLikelihood,
 )
 from pyro_lvm.distributions.likelihoods import as_likelihood
+from pyro_lvm.distributions.negative_binomial import inverse_dispersion_of
 from pyro_lvm.errors import ProgramError
 from pyro_lvm.guides import AmortizedNormal
 from pyro_lvm.masking import masked_log_prob
@@ -136,8 +137,7 @@ def test_negative_binomial_has_the_variance_of_single_cell_models(float64: torch
 @pytest.mark.parametrize("theta", [0.01, 1.0, 30.0])
 def test_large_counts_keep_their_digits(size: float, theta: float) -> None:
     """In float32, against Pyro's in float64, whose log-gammas lose 1e-16 of x log(x)."""
-    likelihood = NegativeBinomialLikelihood(1)
-    likelihood.inverse_dispersion = torch.tensor([theta])
+    likelihood = NegativeBinomialLikelihood(1, theta)
     narrow = torch.log(size * torch.tensor([[0.5], [1.0], [3.0]]))
     x = torch.tensor([0.0, 0.2, 1.0, 4.0]).mul(size).round()[:, None, None]
     wide, total = narrow.double().requires_grad_(), torch.tensor([theta]).double().requires_grad_()
@@ -151,6 +151,59 @@ def test_large_counts_keep_their_digits(size: float, theta: float) -> None:
     expected = (expected[0], expected[1] * theta)  # of the logarithm
     for slope, right in zip(slopes, expected, strict=True):
         torch.testing.assert_close(slope.double(), right, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1e0, 1e1, 1e4, 1e6, 1e8])
+@pytest.mark.parametrize("theta", [1e4, 1e7, None])
+def test_steady_counts_keep_their_digits(size: float, theta: float | None) -> None:
+    """In float32, within three standard deviations of the mean: all terms are of x log(x).
+
+    What is left is the rounding of the mean's logarithm, and of the mean.
+    """
+    output = torch.tensor([[size]]).log()
+    mean, total = output.double().exp(), torch.tensor(theta or 1.0).double()
+    spread = mean.sqrt() if theta is None else (mean + mean**2 / theta).sqrt()
+    x = (mean + spread * torch.linspace(-3, 3, 13)[:, None]).clamp(min=0).round().float()
+    exact: Any = dist.Poisson(mean + 1e-6)
+    likelihood: Likelihood = PoissonLikelihood(1)
+    if theta is not None:
+        exact = dist.NegativeBinomial(total, logits=mean.log() - total.log())
+        likelihood = NegativeBinomialLikelihood(1, theta)
+    found = likelihood(output).log_prob(x)
+    slope = (x - mean) / (1 if theta is None else 1 + mean / theta)  # in the mean's logarithm
+    rounding = torch.finfo(torch.float32).eps * (slope.abs() * (3 + output.abs())).max().item()
+    torch.testing.assert_close(
+        found.double(), exact.log_prob(x.double()), rtol=2e-6, atol=rounding + 3e-6
+    )
+
+
+def test_dispersion_by_moments() -> None:
+    """Of many counts the truth; of none in sight the least that so many would show."""
+    counts = 40_000
+    mean, theta = torch.tensor([20.0, 2.0, 8.0]), torch.tensor([2.0, 0.3, 50.0])
+    logits = mean.log() - theta.log()
+    x = dist.NegativeBinomial(theta, logits=logits).sample((counts,))
+    # v - m has an error of about sqrt(2 / n) (m + m^2 / theta), more for the long tail of 0.3
+    bound = 6 * (2 / counts) ** 0.5 * (mean + mean**2 / theta) / (mean**2 / theta)
+    found = inverse_dispersion_of(x)
+    assert ((found / theta).log().abs() < bound * torch.tensor([1.0, 3.0, 1.0])).all()
+    holes = torch.cat([x, torch.full_like(x, torch.nan)])
+    torch.testing.assert_close(inverse_dispersion_of(holes), found)
+    steady = torch.tensor([[5.0, 0.0, 1.0, torch.nan], [5.0, 0.0, torch.nan, torch.nan]])
+    torch.testing.assert_close(
+        inverse_dispersion_of(steady), torch.tensor([5.0, 1e-3, 0.5**0.5, 1e-3 / 2**0.5])
+    )
+    torch.testing.assert_close(
+        inverse_dispersion_of(steady[:, :2].long()), torch.tensor([5.0, 1e-3])
+    )
+
+
+def test_a_likelihood_starts_at_the_dispersion_of_data() -> None:
+    x = torch.tensor([[9.0, 0.0], [11.0, 7.0], [10.0, torch.nan]])
+    likelihood = NegativeBinomialLikelihood.of(x)
+    torch.testing.assert_close(likelihood.inverse_dispersion, inverse_dispersion_of(x))
+    assert likelihood.inverse_dispersion.requires_grad
+    assert NegativeBinomialLikelihood(2, 3.0).inverse_dispersion.tolist() == pytest.approx([3, 3])
 
 
 def test_a_rate_that_underflows_has_a_gradient() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
+import torch
 
 from pyro_lvm.distributions import (
     BernoulliLikelihood,
@@ -18,6 +19,7 @@ from pyro_lvm.distributions import (
     NegativeBinomialLikelihood,
     OrdinalLikelihood,
 )
+from pyro_lvm.distributions.negative_binomial import inverse_dispersion_of
 from pyro_lvm.errors import DataError, explain
 
 __all__ = ["BinaryColumn", "ClassColumn", "Column", "CountColumn", "RealColumn"]
@@ -46,8 +48,9 @@ class Column(ABC):
         ...         return np.log(shares / (1 - shares))
         ...     def restored(self, numbers):
         ...         return pd.Series(1 / (1 + np.exp(-numbers)), name=self.name, dtype=self.dtype)
-        ...     def likelihood(self, features):
-        ...         return GaussianLikelihood(features)
+        ...     @classmethod
+        ...     def likelihood(cls, columns):
+        ...         return GaussianLikelihood(len(columns))
         >>> series = pd.Series([0.25, None, 0.5], name="fat")
         >>> column = ShareColumn(series.name, series.dtype)
         >>> column.restored(column.numbers(series)).tolist()
@@ -74,9 +77,10 @@ class Column(ABC):
     def restored(self, numbers: Numbers) -> Any:
         """A series of the column's dtype from its numbers; rounded where there are classes."""
 
+    @classmethod
     @abstractmethod
-    def likelihood(self, features: int) -> Likelihood:
-        """Of ``features`` columns of this kind."""
+    def likelihood(cls, columns: Sequence[Self]) -> Likelihood:
+        """Of neighbouring columns of this kind, and of as many classes."""
 
     def check(self, series: Any, good: Any, expected: str) -> None:
         """Raise :class:`DataError` where an observed value is not ``good``."""
@@ -135,22 +139,40 @@ class RealColumn(Column):
         raw = numbers * self.scale + self.mean
         return _as_dtype(np.exp(raw) if self.log else raw, self)
 
-    def likelihood(self, features: int) -> Likelihood:
-        return GaussianLikelihood(features)
+    @classmethod
+    def likelihood(cls, columns: Sequence[Self]) -> Likelihood:
+        return GaussianLikelihood(len(columns))
 
 
 @dataclass(frozen=True)
 class CountColumn(Column):
     """Whole numbers from 0, as they are; negative binomial, as counts vary more than Poisson.
 
+    Attributes:
+        inverse_dispersion: of the observed cells by their moments, where the likelihood starts.
+
     Example:
         >>> series = pd.Series([0, 7, None], name="visits", dtype="Int64")
-        >>> column = CountColumn(series.name, series.dtype)
+        >>> column = CountColumn.of(series)
+        >>> column.inverse_dispersion
+        1.4
         >>> column.numbers(series)
         array([ 0.,  7., nan])
         >>> column.restored(np.array([0.2, 6.9, 3.4])).tolist()
         [0, 7, 3]
     """
+
+    inverse_dispersion: float = 1.0
+
+    @classmethod
+    def of(cls, series: Any) -> CountColumn:
+        """With the dispersion of the observed cells.
+
+        Raises:
+            DataError: a cell that is no whole number from 0.
+        """
+        numbers = torch.from_numpy(cls(series.name, series.dtype).numbers(series))
+        return cls(series.name, series.dtype, inverse_dispersion_of(numbers[:, None]).item())
 
     def numbers(self, series: Any) -> Numbers:
         raw = _floats(series)
@@ -160,8 +182,10 @@ class CountColumn(Column):
     def restored(self, numbers: Numbers) -> Any:
         return _as_dtype(np.maximum(np.round(numbers), 0.0), self)
 
-    def likelihood(self, features: int) -> Likelihood:
-        return NegativeBinomialLikelihood(features)
+    @classmethod
+    def likelihood(cls, columns: Sequence[Self]) -> Likelihood:
+        start = torch.tensor([column.inverse_dispersion for column in columns])
+        return NegativeBinomialLikelihood(len(columns), start)
 
 
 @dataclass(frozen=True)
@@ -182,8 +206,9 @@ class BinaryColumn(Column):
     def restored(self, numbers: Numbers) -> Any:
         return _as_dtype(np.round(numbers), self)
 
-    def likelihood(self, features: int) -> Likelihood:
-        return BernoulliLikelihood(features)
+    @classmethod
+    def likelihood(cls, columns: Sequence[Self]) -> Likelihood:
+        return BernoulliLikelihood(len(columns))
 
 
 @dataclass(frozen=True)
@@ -213,10 +238,12 @@ class ClassColumn(Column):
         codes = np.where(np.isnan(numbers), -1, np.round(numbers)).astype(np.int64)
         return pd.Series(pd.Categorical.from_codes(codes, dtype=self.dtype), name=self.name)
 
-    def likelihood(self, features: int) -> Likelihood:
-        if self.dtype.ordered and self.num_classes > 1:
-            return OrdinalLikelihood(features, self.num_classes)
-        return CategoricalLikelihood(features, self.num_classes)
+    @classmethod
+    def likelihood(cls, columns: Sequence[Self]) -> Likelihood:
+        first = columns[0]
+        if first.dtype.ordered and first.num_classes > 1:
+            return OrdinalLikelihood(len(columns), first.num_classes)
+        return CategoricalLikelihood(len(columns), first.num_classes)
 
 
 def _check_spread(series: Any, raw: Numbers, scale: float) -> None:

@@ -20,7 +20,7 @@ __all__ = ["KINDS", "Schema"]
 
 KINDS: dict[str, Callable[[Any], Column]] = {
     "binary": lambda series: BinaryColumn(series.name, series.dtype),
-    "count": lambda series: CountColumn(series.name, series.dtype),
+    "count": CountColumn.of,
     "positive": lambda series: RealColumn.of(series, log=True),
     "real": RealColumn.of,
 }
@@ -28,11 +28,11 @@ KINDS: dict[str, Callable[[Any], Column]] = {
 
 
 class Schema:
-    r"""What the columns of a table are: their kinds, categories, means and scales.
+    r"""What the columns of a table are: their kinds, categories, means, scales and dispersions.
 
     Floating columns are real; integers from 0 are counts, other integers real; categories are
-    classes, or ordered ones; booleans are binary. Means and scales are those of observed cells.
-    A row may be missing as a whole: its imputations are draws of the model's own.
+    classes, or ordered ones; booleans are binary. Means, scales and dispersions are those of
+    observed cells. A row may be missing as a whole: its imputations are draws of the model's own.
 
     References:
         Nazabal, Olmos, Ghahramani, Valera (2018), *Handling incomplete heterogeneous data
@@ -149,7 +149,7 @@ class Schema:
         """Each column's own, for ``VAE(len(schema), likelihood=...)``."""
         groups = groupby(self.columns, key=lambda column: (type(column), *_family(column)))
         parts = [list(columns) for _, columns in groups]
-        return MixedLikelihood([part[0].likelihood(len(part)) for part in parts])
+        return MixedLikelihood([type(part[0]).likelihood(part) for part in parts])
 
 
 def _family(column: Column) -> tuple[int, bool]:
