@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from explained import explained
 from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 from training_job import data, programs
@@ -17,6 +18,7 @@ from pyro_lvm import FitResult, fit
 from pyro_lvm.errors import CheckpointError, ParameterError
 from pyro_lvm.objectives import ELBO
 from pyro_lvm.training.checkpoint import CheckpointFolder, DamagedCheckpoint, read, write
+from pyro_lvm.training.files import WriteError
 
 CONTENT = {
     "weights": OrderedDict(w=torch.arange(2000.0)),
@@ -105,7 +107,7 @@ def test_failure_while_writing_leaves_the_old_file(
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with explained(WriteError, f"file {file}", "a place to write it", "disk full", "Make room"):
         write(file, "training", {"new": 1})
     monkeypatch.undo()
     assert read(file, "training")["names"] == CONTENT["names"]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyro_lvm.cli.evaluation import Summary
+from pyro_lvm.training.files import written_whole
 
 __all__ = [
     "comparison",
@@ -28,8 +29,8 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write ``figure`` as PNG, making the folder; returns the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=130)
     return path
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_lvm.cli.figures import save_figure, training_curves
+from pyro_lvm.cli.writing import save_container
 from pyro_lvm.diagnostics import Imputations, plot_imputed_columns, plot_intervals
 from pyro_lvm.imputation import LatentImputer, TableCodec
 from pyro_lvm.missing import BinaryColumn, ClassColumn, Column, CountColumn, RealColumn
@@ -63,7 +64,7 @@ def write_imputations(imputer: LatentImputer, frame: Any, folder: Path) -> str:
         completed.append(imputer.codec_.complete(frame, values))
         completed[-1].to_csv(folder / f"imputation_{number:02d}.csv", index=False)
     container = imputed.to_inference_data(frame, imputer.codec_.schema)
-    container.to_netcdf(str(folder / "imputations.nc"), engine="h5netcdf")
+    save_container(container, folder / "imputations.nc")
     _write_figures(imputer, frame, completed, folder / "figures")
     return _quality(imputed)
 

@@ -35,6 +35,11 @@ _OF_RECORDINGS = (["--model", "calcium"], ["--model=calcium"])
 """With these words ``fit`` is the command ``spikes``."""
 _FIRST = {"impute": "--table", "diagnose": "--run"}
 """What a first argument without a name is."""
+_STOPPED = {
+    "diagnose": "interrupted; what was written before is whole",
+    "list": "interrupted",
+}
+"""What is said after Ctrl-C, where there is nothing to resume."""
 _FLAGS = {"resume": "go on with an earlier run in it", "overwrite": "delete an earlier run in it"}
 
 
@@ -58,8 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PyroLVMError as error:
         print(f"pyro-lvm: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"pyro-lvm: {_wrong_file(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("pyro-lvm: interrupted; the same command with --resume goes on", file=sys.stderr)
+        goes_on = "interrupted; the same command with --resume goes on"
+        print(f"pyro-lvm: {_STOPPED.get(given[0], goes_on)}", file=sys.stderr)
         return 130
     return 0
 
@@ -92,6 +101,13 @@ def _wrong_arguments(given: Sequence[str], found: str) -> str:
     command = next((f" {word}" for word in given if word in _COMMANDS), "")
     usage = f"pyro-lvm{command} --help"
     return explain("arguments", f"those of `{usage}`", " ".join(found.split()), f"Run {usage}.")
+
+
+def _wrong_file(error: OSError) -> str:
+    where = f"file {error.filename}" if error.filename else "a file"
+    found = error.strerror or str(error)
+    hint = "Check its path, its permissions and the room on its disk."
+    return explain(where, "one that can be read or written", found, hint)
 
 
 def _parser() -> ArgumentParser:

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyro_lvm.adversarial import AdversarialObjective
 from pyro_lvm.cli import figures
 from pyro_lvm.cli.runs import Plan, Run
+from pyro_lvm.cli.writing import save_container
 from pyro_lvm.diagnostics import (
     plot_calibration,
     plot_collapse,
@@ -76,7 +77,7 @@ def _write_posterior(run: Run, plan: Plan, test: Tensor, path: Path) -> None:
         objective=run.objective,
         seed=0,
     )
-    container.to_netcdf(str(path), engine="h5netcdf")
+    save_container(container, path)
 
 
 def _khat(run: Run) -> Figure:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.cli.figures import save_figure
+from pyro_lvm.cli.writing import save_container
 from pyro_lvm.data import Traces, noise_level
 from pyro_lvm.diagnostics import (
     count_coverage,
@@ -21,6 +22,7 @@ from pyro_lvm.diagnostics import (
     spike_inference_data,
     spread,
 )
+from pyro_lvm.training.files import written_whole
 
 __all__ = ["SpikeDraws", "summary", "write_spikes"]
 
@@ -59,7 +61,7 @@ def write_spikes(
         fluorescence=drawn.fluorescence,
         attrs={"rate_hz": traces.rate, "seed": seed},
     )
-    container.to_netcdf(str(folder / "posterior.nc"), engine="h5netcdf")
+    save_container(container, folder / "posterior.nc")
     for cell, name in list(enumerate(traces.names))[:num_figures]:
         figure = plot_spikes(traces, drawn.spikes, cell, fitted=drawn.fitted, start=traces.start)
         save_figure(figure, folder / "figures" / f"{cell:03d}_{_as_file(name)}.png")
@@ -87,7 +89,10 @@ def _write_cells(path: Path, traces: Traces, model: Any, expected: Tensor) -> No
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows([_short(value) for value in row] for row in rows)

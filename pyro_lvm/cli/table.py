@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_lvm.cli.evaluation import Summary
+from pyro_lvm.training.files import written_whole
 
 __all__ = ["markdown", "write_table"]
 
@@ -87,9 +88,13 @@ def _rule(widths: Sequence[int]) -> str:
 def write_table(rows: Sequence[Summary], legend: str, folder: Path) -> str:
     """Write table.md, and table.csv with all digits; returns the former's text."""
     text = f"{markdown(rows)}\n\n{legend}"
-    (folder / "table.md").write_text(text + "\n", encoding="utf-8")
-    with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        records = [_record(row) for row in rows]
+    with written_whole(folder / "table.md") as path:
+        path.write_text(text + "\n", encoding="utf-8")
+    records = [_record(row) for row in rows]
+    with (
+        written_whole(folder / "table.csv") as path,
+        path.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, list(records[0]))
         writer.writeheader()
         writer.writerows(records)

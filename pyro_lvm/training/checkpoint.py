@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.errors import CheckpointError, explain
+from pyro_lvm.training.files import written_whole
 
 __all__ = ["CheckpointFolder", "DamagedCheckpoint", "read", "write"]
 
@@ -34,18 +35,13 @@ def write(path: Path, kind: str, content: dict[str, Any]) -> None:
 
     Raises:
         CheckpointError: something in ``content`` is neither.
+        WriteError: a full disk, or a folder that cannot be written to.
     """
     _require_plain(content, "content")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save({"format": f"pyro_lvm.{kind}", "version": VERSION, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        torch.save({"format": f"pyro_lvm.{kind}", "version": VERSION, **content}, file)
+        file.flush()
+        os.fsync(file.fileno())
     _sync_folder(path.parent)
 
 

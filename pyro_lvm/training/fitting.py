@@ -170,6 +170,7 @@ def fit(
         NonFiniteError: a loss or gradient is not finite; the message names the site.
         CheckpointError: nothing to resume, a foreign file, a resumed run with other settings, or
             an earlier run in ``run_dir``.
+        WriteError: a full disk, for instance; what was saved before is whole.
 
     Example:
         >>> import pyro, torch, pyro.distributions as dist

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from pyro_lvm.errors import PyroLVMError, explain
+from pyro_lvm.training.files import explained_writing
 from pyro_lvm.training.state import COLUMNS, Row
 
 __all__ = ["MetricLog", "Progress"]
@@ -39,10 +40,11 @@ class MetricLog:
         """Start the files anew with ``rows``."""
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "metrics.csv").open("w", newline="") as file:
-            csv.writer(file).writerow(COLUMNS)
-        (self.folder / "metrics.jsonl").write_text("")
+        with explained_writing(self.folder / "metrics.csv"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "metrics.csv").open("w", newline="") as file:
+                csv.writer(file).writerow(COLUMNS)
+            (self.folder / "metrics.jsonl").write_text("")
         self._append(rows)
 
     def write(self, row: Row) -> None:
@@ -61,10 +63,11 @@ class MetricLog:
         if self.folder is None or not rows:
             return
         finite = [{name: _finite(row.get(name)) for name in COLUMNS} for row in rows]
-        with (self.folder / "metrics.csv").open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerows(finite)
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in finite)
+        with explained_writing(self.folder / "metrics.csv"):
+            with (self.folder / "metrics.csv").open("a", newline="") as file:
+                csv.DictWriter(file, COLUMNS).writerows(finite)
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in finite)
 
 
 class Progress:
