@@ -18,7 +18,7 @@ import pyro_lvm
 from pyro_lvm.diagnostics import MetropolisWithinGibbs
 from pyro_lvm.errors import DataError, ProgramError
 from pyro_lvm.imputation import LatentImputer
-from pyro_lvm.missing import mcar
+from pyro_lvm.missing import BinaryColumn, RealColumn, Schema, mcar
 
 FAMILIES = ["miwae", "vaeac", "vgi"]
 
@@ -32,6 +32,28 @@ def small(family: str = "miwae", **options: Any) -> LatentImputer:
 def test_estimator_checks(estimator: LatentImputer, check: Any) -> None:
     """All that apply to a transformer of floats with NaN; none is expected to fail."""
     check(estimator)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", ["float64", "Int64"])
+def test_zeros_and_ones_are_binary(family: str, dtype: str) -> None:
+    """Right and wrong answers with holes, of whatever dtype: no 2 and no 0.4 is drawn for them."""
+    right = pd.Series([1, 0, None, 1] * 5, dtype=dtype)
+    frame = pd.DataFrame({"right": right, "age": range(20)})
+    imputer = small(family).fit(frame)
+    assert isinstance(imputer.codec_.schema.columns[0], BinaryColumn)
+    for table in imputer.sample(frame):
+        assert table["right"].isin([0, 1]).all()
+        assert table["right"].dtype == dtype
+    by_choice = Schema.of(frame, {"right": "real"}).columns[0]
+    assert isinstance(by_choice, RealColumn)
+
+
+def test_complex_numbers_are_refused() -> None:
+    """NumPy would drop their imaginary part with a warning."""
+    frame = pd.DataFrame({"a": [1 + 2j, 3 - 1j], "b": [1.0, 2.0]})
+    with explained(DataError, "column 'a'", "a float, integer, boolean", "complex128", "Convert"):
+        small().fit(frame)
 
 
 def people(count: int = 30) -> pd.DataFrame:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd  # type: ignore[import-untyped]
+
 from pyro_lvm.cli.configs import CommandConfig, TrainConfig
 from pyro_lvm.cli.folders import list_files, open_folder
 from pyro_lvm.cli.impute_report import summary, write_imputations
@@ -29,7 +31,7 @@ class ImputeConfig(CommandConfig):
     Columns of text are categories, columns of whole numbers counts, other numbers real. A latent
     variable model of the rows is trained on what is there; missing cells are drawn given the
     rest of their row. Analyse each copy in the same way and pool the results: their spread is
-    what the holes cost.
+    what the holes cost. Observed cells are written as they were, letter by letter.
 
     Args:
         table: CSV file with a first row of names; may come first, without its name
@@ -63,14 +65,28 @@ class ImputeConfig(CommandConfig):
 def impute_table(config: ImputeConfig) -> None:
     """Read the table, train, and write completed copies, draws and figures to ``config.out``."""
     frame = read_frame(config.table, missing=config.missing, categories=config.categories)
+    cells = _cells(config.table, list(frame.columns))
     codec = TableCodec.of(frame, config.kinds)  # what cannot be imputed is told before training
     check_size("num_imputations", config.num_imputations)
     imputer = _imputer(config)
     folder = open_folder(config)
     print(f"{config.table}: {summary(frame, codec)}", flush=True)
     _train(imputer, frame, config, folder)
-    imputed = write_imputations(imputer, frame, folder)
+    imputed = write_imputations(imputer, frame, cells, folder)
     print(f"\n{imputed}\n\n{list_files(folder)}")
+
+
+def _cells(table: str, names: list[str]) -> Any:
+    """Every cell as it stands in the file."""
+    return pd.read_csv(
+        table,
+        names=names,
+        header=0,
+        index_col=False,
+        dtype=str,
+        keep_default_na=False,
+        compression=None,
+    )
 
 
 def _imputer(config: ImputeConfig) -> LatentImputer:

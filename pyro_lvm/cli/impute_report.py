@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd  # type: ignore[import-untyped]
+
 from pyro_lvm.cli.figures import save_figure, training_curves
 from pyro_lvm.cli.writing import save_container
 from pyro_lvm.diagnostics import Imputations, plot_imputed_columns, plot_intervals
 from pyro_lvm.imputation import LatentImputer, TableCodec
 from pyro_lvm.missing import BinaryColumn, ClassColumn, Column, CountColumn, RealColumn
+from pyro_lvm.training.files import written_whole
 
-__all__ = ["summary", "write_imputations"]
+__all__ = ["in_words", "summary", "write_imputations"]
 
 _KINDS: dict[type[Column], str] = {
     RealColumn: "numbers",
@@ -55,18 +58,48 @@ def _listed(names: list[Any]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def write_imputations(imputer: LatentImputer, frame: Any, folder: Path) -> str:
-    """Write tables, draws and figures; returns how far the draws are to be trusted."""
+def write_imputations(imputer: LatentImputer, frame: Any, cells: Any, folder: Path) -> str:
+    """Write tables, draws and figures; returns how far the draws are to be trusted.
+
+    Args:
+        imputer: trained.
+        frame: the table with its holes.
+        cells: its cells as they stand in the file; observed ones are written so again.
+        folder: where to.
+    """
     imputed = imputer.impute(frame)
-    imputer.transform(frame).to_csv(folder / "completed.csv", index=False)
-    completed = []
-    for number, values in enumerate(imputed.values):
-        completed.append(imputer.codec_.complete(frame, values))
-        completed[-1].to_csv(folder / f"imputation_{number:02d}.csv", index=False)
+    completed = [imputer.codec_.complete(frame, values) for values in imputed.values]
+    copies = {f"imputation_{number:02d}.csv": copy for number, copy in enumerate(completed)}
+    for name, copy in {"completed.csv": imputer.transform(frame), **copies}.items():
+        with written_whole(folder / name) as path:
+            in_words(copy, frame, cells).to_csv(path, index=False)
+    for other in {*folder.glob("imputation_*.csv")} - {folder / name for name in copies}:
+        other.unlink()  # of a run that made more of them
     container = imputed.to_inference_data(frame, imputer.codec_.schema)
     save_container(container, folder / "imputations.nc")
     _write_figures(imputer, frame, completed, folder / "figures")
     return _quality(imputed)
+
+
+def in_words(completed: Any, frame: Any, cells: Any) -> Any:
+    """A completed table as text: cells as in the file, the others as the like of them there.
+
+    Example:
+        >>> cells = pd.DataFrame({"fever": ["yes", "TRUE", "FALSE"], "code": ["01", "02", ""]})
+        >>> frame = pd.DataFrame({"fever": [None, True, False], "code": [1.0, 2.0, None]})
+        >>> in_words(frame.fillna({"fever": False, "code": 2.0}), frame, cells)
+           fever code
+        0  FALSE   01
+        1   TRUE   02
+        2  FALSE   02
+    """
+    words = {}
+    for name in frame.columns:
+        known = frame[name].notna()
+        spelled = dict(zip(frame[name][known], cells[name][known].str.strip(), strict=True))
+        filled = [spelled.get(value, str(value)) for value in completed[name].astype(object)]
+        words[name] = cells[name].where(known, filled)
+    return pd.DataFrame(words)
 
 
 def _write_figures(imputer: LatentImputer, frame: Any, completed: list[Any], folder: Path) -> None:

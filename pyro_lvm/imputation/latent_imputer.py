@@ -22,6 +22,7 @@ from pyro_lvm.imputation.budget import Budget, trained
 from pyro_lvm.imputation.families import FAMILIES, Sizes
 from pyro_lvm.imputation.rows import best_of, by_rows
 from pyro_lvm.imputation.tables import TableCodec, check_names
+from pyro_lvm.missing.schema import is_binary
 from pyro_lvm.nn import check_choice
 from pyro_lvm.training.rng import seeded
 
@@ -251,4 +252,5 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if self.family != "vgi" or not isinstance(table, pd.DataFrame):
             return kinds
         whole = [n for n, dtype in table.dtypes.items() if pd.api.types.is_integer_dtype(dtype)]
-        return {**dict.fromkeys(whole, "real"), **kinds}
+        counts = [name for name in whole if not is_binary(table[name])]
+        return {**dict.fromkeys(counts, "real"), **kinds}

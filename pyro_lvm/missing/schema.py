@@ -16,7 +16,7 @@ from pyro_lvm.errors import DataError, explain
 from pyro_lvm.missing.columns import BinaryColumn, ClassColumn, Column, CountColumn, RealColumn
 from pyro_lvm.nn import check_choice
 
-__all__ = ["KINDS", "Schema"]
+__all__ = ["KINDS", "Schema", "is_binary"]
 
 KINDS: dict[str, Callable[[Any], Column]] = {
     "binary": lambda series: BinaryColumn(series.name, series.dtype),
@@ -30,9 +30,10 @@ KINDS: dict[str, Callable[[Any], Column]] = {
 class Schema:
     r"""What the columns of a table are: their kinds, categories, means, scales and dispersions.
 
-    Floating columns are real; integers from 0 are counts, other integers real; categories are
-    classes, or ordered ones; booleans are binary. Means, scales and dispersions are those of
-    observed cells. A row may be missing as a whole: its imputations are draws of the model's own.
+    Floating columns are real; integers from 0 are counts, other integers real; booleans, and
+    numbers that are 0 or 1 throughout, are binary; categories are classes, or ordered ones. Means,
+    scales and dispersions are those of observed cells. A row may be missing as a whole: its
+    imputations are draws of the model's own.
 
     References:
         Nazabal, Olmos, Ghahramani, Valera (2018), *Handling incomplete heterogeneous data
@@ -160,7 +161,8 @@ def _family(column: Column) -> tuple[int, bool]:
 def _column(series: Any, kind: str | None) -> Column:
     if isinstance(series.dtype, pd.CategoricalDtype) and kind is None:
         return ClassColumn(series.name, series.dtype)
-    if not pd.api.types.is_numeric_dtype(series.dtype):  # so are booleans
+    is_numeric = pd.api.types.is_numeric_dtype(series.dtype)  # so are booleans
+    if not is_numeric or pd.api.types.is_complex_dtype(series.dtype):
         hint = "Convert it, to numbers or by frame[name].astype('category'), or drop it."
         expected = "a float, integer, boolean or (without a kind) category dtype"
         raise DataError(explain(f"column {series.name!r}", expected, str(series.dtype), hint))
@@ -171,8 +173,13 @@ def _column(series: Any, kind: str | None) -> Column:
     return column
 
 
+def is_binary(series: Any) -> bool:
+    """Whether a column without a kind is: booleans, or zeros and ones, as of right answers."""
+    return pd.api.types.is_bool_dtype(series.dtype) or {*series.dropna().unique()} == {0, 1}
+
+
 def _kind(series: Any) -> str:
-    if pd.api.types.is_bool_dtype(series.dtype):
+    if is_binary(series):
         return "binary"
     is_count = pd.api.types.is_integer_dtype(series.dtype) and series.min() >= 0
     return "count" if is_count else "real"
