@@ -206,18 +206,15 @@ class Objective(PyroELBO):
             draw,
             model,
             guide,
-            args,
-            kwargs,
             max_plate_nesting=max_plate_nesting,
             enumerate_sites=self.enumerates,
             ratio=self.ratio,
         )
-        count, chunk = self.num_particles, self.chunk_particles
-        if chunk is None or chunk >= count:
-            return run(num_particles=count, **how)
-        relay = how.pop("relay", None)
-        by_site = reads_parts(self.beta_now(), self.free_bits)
-        return in_chunks(partial(run, **how), count, chunk, relay, by_site, near=(args, kwargs))
+        count, chunk = self.num_particles, self.chunk_particles or self.num_particles
+        if not self.is_in_chunks:
+            return run(args, kwargs, num_particles=count, **how)
+        relay, by_site = how.pop("relay", None), self.reads_parts()
+        return in_chunks(partial(run, **how), args, kwargs, count, chunk, relay, by_site)
 
     # What Pyro and its users call.
 
@@ -293,6 +290,11 @@ class Objective(PyroELBO):
         self.max_plate_nesting = state["max_plate_nesting"]
         self.enumerates = state["enumerates"]
 
+    @property
+    def is_in_chunks(self) -> bool:
+        """Whether particles are made in more than one run."""
+        return self.chunk_particles is not None and self.chunk_particles < self.num_particles
+
     # What gradient estimators call.
 
     def annealed(self, particles: Particles) -> Tensor:
@@ -301,6 +303,10 @@ class Objective(PyroELBO):
 
     def beta_now(self) -> float:
         return at_step(self.beta, self.step)
+
+    def reads_parts(self) -> bool:
+        """Whether the loss needs log-probabilities by site at this step."""
+        return reads_parts(self.beta_now(), self.free_bits)
 
     def _differentiable(
         self, model: Program, guide: Program, args: Any, kwargs: Any

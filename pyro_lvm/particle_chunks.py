@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,45 +26,82 @@ from pyro_lvm.particles import Part, Particles
 from pyro_lvm.recomputation import recomputed
 from pyro_lvm.shared_plates import SharedPlates
 
-__all__ = ["in_chunks", "keeping_draws"]
+__all__ = ["Chunk", "in_chunks", "keeping_draws", "made_by"]
 
 Run = Callable[..., Particles]
+Make = Callable[..., Particles]
+"""From a :class:`Chunk` and the programs' arguments to its particles."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some of the particles, to be made more than once.
+
+    Attributes:
+        run: from the programs' arguments, ``num_particles`` and ``relay`` to particles.
+        rows: which of all they are.
+        plates: give or keep the minibatch.
+        relay: called with a value and ``rows``, the particles that it is of.
+        dropped: fields that are not kept.
+    """
+
+    run: Run
+    rows: slice
+    plates: SharedPlates
+    relay: Callable[..., Tensor] | None
+    dropped: Sequence[str]
+
+    @property
+    def size(self) -> int:
+        return int(self.rows.stop - self.rows.start)
+
+    def __call__(self, args: Any, kwargs: Any) -> Particles:
+        relay = self.relay and partial(self.relay, rows=self.rows)
+        with self.plates:
+            found = self.run(args, kwargs, num_particles=self.size, relay=relay)
+        return replace(found, **{name: {} for name in self.dropped})
 
 
 def in_chunks(
     run: Run,
+    args: Any,
+    kwargs: Any,
     num_particles: int,
     size: int,
     relay: Callable[..., Tensor] | None = None,
     by_site: bool = False,
-    near: Any = (),
 ) -> Particles:
     """All particles, at most ``size`` at a time, on one minibatch; with the first chunk's sites.
 
     Args:
-        run: from ``num_particles`` and ``relay``, by name, to particles.
+        run: see :class:`Chunk`.
+        args: positional arguments of the programs.
+        kwargs: their keyword arguments.
         num_particles: K.
         size: of a chunk.
-        relay: called with a value and ``rows``, the particles that it is of.
+        relay: see :class:`Chunk`.
         by_site: keep log-probabilities by site too.
-        near: holds tensors on the devices that random numbers come from.
     """
-    plates = SharedPlates()
     dropped = () if _KEEPS_DRAWS.get() else ("values",) if by_site else ("values", "parts")
-    nothing: dict[str, Any] = {name: {} for name in dropped}
-
-    def chunk(rows: slice) -> Particles:
-        with plates:
-            count = rows.stop - rows.start
-            return run(num_particles=count, relay=relay and partial(relay, rows=rows))
-
+    plates, make = SharedPlates(), _MAKE.get()
     chunks: list[Particles] = []
     for start in range(0, num_particles, size):
-        found = recomputed(chunk, slice(start, min(start + size, num_particles)), near=near)
-        found = replace(found, **nothing)
+        rows = slice(start, min(start + size, num_particles))
+        found = make(Chunk(run, rows, plates, relay, dropped), args, kwargs)
         chunks.append(replace(found, model={}, guide={}) if chunks else found)
+        plates = SharedPlates(plates.indices)
     refused: dict[str, Any] = {name: _NotKept() for name in dropped}
     return replace(_joined(chunks), **refused)
+
+
+@contextmanager
+def made_by(make: Make) -> Iterator[None]:
+    """Chunks within are made by another than the programs, run again in the backward pass."""
+    token = _MAKE.set(make)
+    try:
+        yield
+    finally:
+        _MAKE.reset(token)
 
 
 @contextmanager
@@ -78,6 +115,7 @@ def keeping_draws() -> Iterator[None]:
 
 
 _KEEPS_DRAWS = ContextVar("chunks keep draws", default=False)
+_MAKE: ContextVar[Make] = ContextVar("what makes chunks", default=recomputed)
 
 
 class _NotKept(Mapping[str, Any]):
