@@ -240,11 +240,10 @@ class Keeping(Objective):
     [
         (ELBO(), np.ones((4, 6)), "an argument of type ndarray"),
         (ELBO(), rows().requires_grad_(), "an argument that needs a gradient"),
-        (IWAE(4, chunk_particles=2), rows(), "values in chunks, which are computed again"),
         (Keeping(), rows(), "Keeping, which keeps a state of its own"),
         (VGI(Chains(rows()), inner=Keeping()), rows(), "VGI, which keeps a state of its own"),
     ],
-    ids=["argument", "gradient", "chunks", "state", "state within"],
+    ids=["argument", "gradient", "state", "state within"],
 )
 def test_other_reasons_are_named(objective: Objective, x: Any, reason: str) -> None:
     model, posterior = vae()

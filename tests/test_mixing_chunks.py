@@ -18,6 +18,7 @@ from pyro_lvm.errors import ProgramError
 from pyro_lvm.guides import SemiImplicitGuide
 from pyro_lvm.models import VAE
 from pyro_lvm.objectives import DSIVI, SIVI
+from pyro_lvm.training import CompiledLoss
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -214,3 +215,13 @@ def test_guide_that_gives_another_density_in_each_run() -> None:
     SIVI(num_mixing=4).loss(Programs().model, Guide(), X)
     with explained(ProgramError, "'dropout' of the guide", "one density twice", "Dropout", ""):
         SIVI(num_mixing=4, chunk_mixing=2).loss(Programs().model, Guide(), X)
+
+
+def test_a_step_in_chunks_is_not_compiled() -> None:
+    """A recorded second run would draw other numbers: its gradient would be wrong."""
+    sizes = {"in_features": 4, "latent_features": 2, "hidden": (5,)}
+    guide = SemiImplicitGuide(**sizes, noise_features=2, noise_hidden=(5,))
+    objective, x = SIVI(num_mixing=4, chunk_mixing=2), torch.rand(3, 4).round()
+    loss = CompiledLoss(objective, VAE(**sizes), guide, backend="graph")
+    with pytest.warns(UserWarning, match="values in chunks, which are computed again"):
+        loss(x)

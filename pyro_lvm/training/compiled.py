@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from pyro_lvm.errors import explain
 from pyro_lvm.nn import check_choice, check_size
 from pyro_lvm.objective import Objective
+from pyro_lvm.particle_chunks import made_by
 from pyro_lvm.tracing import Program
+from pyro_lvm.training.chunk_graphs import ChunkGraphs
 from pyro_lvm.training.kinds import KNOWN, Call, state_of, surroundings
 from pyro_lvm.training.programs import Programs
 from pyro_lvm.training.recording import (
@@ -25,6 +27,7 @@ from pyro_lvm.training.recording import (
     level_of_caller,
     reason_of,
     recorded,
+    settled,
     trained,
     undisturbed,
 )
@@ -34,6 +37,8 @@ from pyro_lvm.training.updating import StateMissing, Unrecordable, Update
 __all__ = ["BACKENDS", "CompiledLoss", "make_loss"]
 
 BACKENDS = ("inductor", "graph")
+
+Step = Recorded | ChunkGraphs
 
 
 class CompiledLoss(nn.Module):
@@ -50,11 +55,12 @@ class CompiledLoss(nn.Module):
     and discriminators learn, each step of their optimiser being one operation of the graph.
 
     What Python decides in a program is decided once, at the recording: a branch on the value of
-    a tensor cannot be recorded. Nor can shapes that depend on values, values that are computed
-    again in the backward pass (``chunk_particles``), and what an objective of another's keeps,
-    unless it says ``keeps_in_place``. Such losses are computed as they are, with one warning that
-    names the line. Arguments and data are checked at the recording only. Without gradients
-    nothing is compiled. In several processes each has graphs of its own.
+    a tensor cannot be recorded. Nor can shapes that depend on values, mixing draws in chunks
+    (``chunk_mixing``), and what an objective of another's keeps, unless it says
+    ``keeps_in_place``. Such losses are computed as they are, with one warning that names the line.
+    Of an objective with ``chunk_particles`` the programs are recorded for one chunk, and its
+    gradient; the bound is computed as it is. Arguments and data are checked at the recording only.
+    Without gradients nothing is compiled. In several processes each has graphs of its own.
 
     Args:
         objective: whose loss it is.
@@ -105,7 +111,7 @@ class CompiledLoss(nn.Module):
         self.is_eager = False
         self.compile_seconds = 0.0
         self._is_recordable = is_recordable(objective)
-        self._steps: OrderedDict[Hashable, Recorded] = OrderedDict()
+        self._steps: OrderedDict[Hashable, Step] = OrderedDict()
         self._walked: list[nn.Module] = []
 
     @property
@@ -135,7 +141,7 @@ class CompiledLoss(nn.Module):
         """
         call = Call(args, kwargs)
         step = None if self.is_eager else self._found(call, update)
-        if step is None:
+        if not isinstance(step, Recorded):
             return None
         with torch.no_grad():
             (values,) = step.run(*self._inputs(call), *update.inputs(count))
@@ -145,14 +151,21 @@ class CompiledLoss(nn.Module):
     def _replayed(self, call: Call) -> Tensor | None:
         """The loss by a graph, or None where there can be none."""
         step = self._found(call)
+        if isinstance(step, ChunkGraphs):
+            return self._in_chunks(step, call)
         if step is None:
             return None
         loss = replayed(step, self._inputs(call))
         self.objective.step += 1
         return loss
 
+    def _in_chunks(self, graphs: ChunkGraphs, call: Call) -> Tensor:
+        """The loss of particles that are made by graphs, some at a time."""
+        with made_by(graphs), settled(self.objective):
+            return self.eagerly(*call.args, **call.kwargs)
+
     def _inputs(self, call: Call) -> list[Tensor]:
-        return graph_inputs(self.objective, call.leaves)
+        return graph_inputs(self.objective, call)
 
     def _refuses(self, call: Call) -> bool:
         strange = [leaf for leaf in call.leaves if not isinstance(leaf, KNOWN)]
@@ -164,12 +177,17 @@ class CompiledLoss(nn.Module):
             self._give_up(f"{type(self.objective).__name__}, which keeps a state of its own")
         return self.is_eager
 
-    def _found(self, call: Call, update: Update | None = None) -> Recorded | None:
+    @property
+    def _parts_of_chunks(self) -> bool | None:
+        """Whether graphs of chunks give log-probabilities by site, where there are chunks."""
+        return self.objective.reads_parts() if self.objective.is_in_chunks else None
+
+    def _found(self, call: Call, update: Update | None = None) -> Step | None:
         """The step on this kind of batch, or None where it cannot be recorded."""
         if self._refuses(call):
             return None
         self.objective.before_step(self.loss.model, self.loss.guide, call.args, call.kwargs)
-        kind = (*call.kind, *surroundings(), self.objective.decided)
+        kind = (*call.kind, *surroundings(), self.objective.decided, self._parts_of_chunks)
         tensors = update and (update.settings, *map(id, update.state))
         step = self._steps.pop((key := (kind, tensors, *state_of(self._walked))), None)
         if step is None:
@@ -180,7 +198,7 @@ class CompiledLoss(nn.Module):
             self._steps[key] = step  # the last one used is the last one to go
         return step
 
-    def _made(self, call: Call, update: Update | None) -> Recorded | None:
+    def _made(self, call: Call, update: Update | None) -> Step | None:
         started = perf_counter()
         parameters = trained(self.objective, self.loss, call.args, call.kwargs)
         try:
@@ -197,20 +215,33 @@ class CompiledLoss(nn.Module):
             self._steps.popitem(last=False)
         return step
 
-    def _compiled(
-        self, parameters: Sequence[Tensor], call: Call, update: Update | None
-    ) -> Recorded:
+    def _compiled(self, parameters: Sequence[Tensor], call: Call, update: Update | None) -> Step:
+        if not parameters:
+            raise RuntimeError("no parameters, as of functions that use networks unstated")
+        if self.objective.is_in_chunks:
+            return self._chunk_graphs(parameters, call, update)
         undone = nullcontext() if update is None else update.undone(parameters)
         with undisturbed(self.objective, self.loss), undone:
             args, kwargs = call.args, call.kwargs
             step = recorded(self.objective, self.loss, parameters, args, kwargs, update)
         inputs = [*self._inputs(call), *(update.inputs(1.0) if update else ())]
-        if self.backend != "graph":
-            step = compiled(step, inputs)
         if update is not None:
-            return step
+            return self._by_backend(step, inputs)
         with undisturbed(self.objective, self.loss):
-            return separated(step, inputs)
+            return separated(self._by_backend(step, inputs), inputs)
+
+    def _chunk_graphs(
+        self, parameters: Sequence[Tensor], call: Call, update: Update | None
+    ) -> ChunkGraphs:
+        if update is not None:
+            raise Unrecordable
+        graphs = ChunkGraphs(parameters, lambda *step: separated(self._by_backend(*step), step[1]))
+        with undisturbed(self.objective, self.loss):
+            self._in_chunks(graphs, call)
+        return graphs
+
+    def _by_backend(self, step: Recorded, inputs: Sequence[Tensor]) -> Recorded:
+        return step if self.backend == "graph" else compiled(step, inputs)
 
     def _give_up(self, reason: str) -> None:
         """Go on without graphs, and say why, once."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 __all__ = ["KNOWN", "Call", "state_of", "surroundings"]
 
@@ -31,6 +31,19 @@ class Call:
         self.structure: Any = len(args)
         if kwargs or not all(isinstance(arg, KNOWN) for arg in args):
             self.leaves, self.structure = tree_flatten((args, kwargs))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Those among the leaves."""
+        return [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
+
+    def refilled(self, tensors: Iterator[Tensor]) -> tuple[Any, Any]:
+        """``args`` and ``kwargs`` with the next of ``tensors`` in the place of their own."""
+        leaves = [next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]
+        if isinstance(self.structure, int):
+            return tuple(leaves), {}
+        args, kwargs = tree_unflatten(leaves, self.structure)
+        return args, kwargs
 
     @property
     def kind(self) -> list[Hashable]:

@@ -15,13 +15,13 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import pyro_lvm
 from pyro_lvm.annealing import at_step
 from pyro_lvm.objective import Objective
 from pyro_lvm.own_step import resting
 from pyro_lvm.training.fabric import Fabric
+from pyro_lvm.training.kinds import Call
 from pyro_lvm.training.updating import Update
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "level_of_caller",
     "reason_of",
     "recorded",
+    "settled",
     "trained",
     "undisturbed",
 ]
@@ -62,9 +63,9 @@ def is_recordable(objective: Objective) -> bool:
     return all(each.keeps_in_place or {*each.state_dict()} == plain for each in _held(objective))
 
 
-def graph_inputs(objective: Objective, leaves: Sequence[Any]) -> list[Tensor]:
+def graph_inputs(objective: Objective, call: Call) -> list[Tensor]:
     """Tensors of the batch, and what the objective's schedules hold at this step."""
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    tensors = call.tensors
     device = tensors[0].device if tensors else None
     factors = [at_step(getattr(each, n), each.step) for each, n in _scheduled(objective)]
     return [*tensors, *(torch.full((), factor, device=device) for factor in factors)]
@@ -99,14 +100,13 @@ def recorded(
     update: Update | None = None,
 ) -> Recorded:
     """The step on such a batch; it is taken in doing so."""
-    leaves, structure = tree_flatten((args, kwargs))
-    inputs = [*graph_inputs(objective, leaves), *(update.inputs(1.0) if update else ())]
+    call = Call(args, kwargs)
+    inputs = [*graph_inputs(objective, call), *(update.inputs(1.0) if update else ())]
     used: list[Tensor] = []
 
     def step(*inputs: Tensor) -> list[Tensor]:
         rest = iter(inputs)
-        filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        again, named = tree_unflatten(filled, structure)
+        again, named = call.refilled(rest)
         with _within_graph(objective, rest):
             value = loss(*again, **named)
         found = torch.autograd.grad(value, parameters, allow_unused=True)
@@ -177,16 +177,25 @@ def _scheduled(objective: Objective) -> list[tuple[Objective, str]]:
 
 
 @contextmanager
+def settled(objective: Objective) -> Iterator[None]:
+    """What goes before a step has been done."""
+    vars(objective)["before_step"] = lambda *args: None
+    try:
+        yield
+    finally:
+        del vars(objective)["before_step"]
+
+
+@contextmanager
 def _within_graph(objective: Objective, inputs: Iterator[Tensor]) -> Iterator[None]:
     """The next inputs in the place of schedules, and nothing that goes before a step."""
     scheduled = _scheduled(objective)
     own = [getattr(each, name) for each, name in scheduled]
     for (each, name), factor in zip(scheduled, inputs):  # the rest of the inputs stays
         setattr(each, name, lambda step, value=factor: value)
-    vars(objective)["before_step"] = lambda *args: None
     try:
-        yield
+        with settled(objective):
+            yield
     finally:
-        del vars(objective)["before_step"]
         for (each, name), schedule in zip(scheduled, own, strict=True):
             setattr(each, name, schedule)

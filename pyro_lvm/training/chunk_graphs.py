@@ -1,0 +1,213 @@
+"""Chunks of particles by two graphs: what their programs sum up to, and the gradient of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pyro_lvm.gradients import Relay
+from pyro_lvm.particle_chunks import Chunk
+from pyro_lvm.particles import Part, Particles
+from pyro_lvm.recomputation import RandomState
+from pyro_lvm.shared_plates import SharedPlates
+from pyro_lvm.training.kinds import Call
+from pyro_lvm.training.recording import Recorded
+
+__all__ = ["ChunkGraphs"]
+
+Run = Callable[..., Sequence[Tensor]]
+Compile = Callable[[Recorded, Sequence[Tensor]], Recorded]
+
+
+class ChunkGraphs:
+    """Makes chunks of particles without the programs, which are recorded once for each size.
+
+    One graph gives the sums of log-probabilities and keeps nothing. In the backward pass another
+    one starts from the same random numbers, and gives the gradient.
+
+    Args:
+        parameters: of the programs.
+        faster: what is done to a graph, given inputs like those to come.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], faster: Compile) -> None:
+        self._parameters = parameters
+        self._faster = faster
+        self._by_size: dict[int, _Graphs] = {}
+
+    def __call__(self, chunk: Chunk, args: Any, kwargs: Any) -> Particles:
+        """What :func:`pyro_lvm.particle_chunks.made_by` asks for.
+
+        Raises:
+            RuntimeError: the chunk is the first of its size, and cannot be recorded.
+        """
+        call = Call(args, kwargs)
+        if chunk.size not in self._by_size:
+            self._by_size[chunk.size] = self._recorded(chunk, call)
+        graphs = self._by_size[chunk.size]
+        inputs = [*call.tensors, *chunk.plates.draw(graphs.plates)]
+        sums: Any = _Chunk.apply(graphs, inputs, chunk, *graphs.parameters)  # type: ignore[no-untyped-call]
+        return _filled(graphs.outline, iter(sums))
+
+    def _recorded(self, chunk: Chunk, call: Call) -> _Graphs:
+        sums = _Sums(chunk, call)
+        inputs = [*call.tensors, *SharedPlates().draw(sums.plates)]
+        slopes = [torch.zeros_like(term) for term in _terms(sums.outline, chunk.size)]
+        unit = _unit(sums.outline, chunk)
+        used: list[Tensor] = []
+
+        def values(*inputs: Tensor) -> list[Tensor]:
+            return [value.detach() for value in sums(inputs)]
+
+        def gradients(*inputs: Tensor) -> list[Tensor]:
+            found = sums(inputs, factor=inputs[-1])
+            rest = inputs[len(call.tensors) + len(sums.plates) :]
+            pairs = [(term, slope) for term, slope in zip(found, rest) if term.requires_grad]
+            by, at = zip(*pairs) if pairs else ((), ())
+            each = torch.autograd.grad(by, self._parameters, at, allow_unused=True)
+            used[:] = [p for p, gradient in zip(self._parameters, each) if gradient is not None]
+            known = [gradient for gradient in each if gradient is not None]
+            return [*known, *(term.detach() for term in found)]
+
+        more = [*inputs, *slopes, *unit]
+        with pyro.validation_enabled(False):
+            first, second = make_fx(values)(*inputs), make_fx(gradients)(*more)
+        graphs = _Graphs(
+            self._faster(Recorded(first, used), inputs).run,
+            self._faster(Recorded(second, used), more).run,
+            used,
+            sums.outline,
+            sums.plates,
+            unit,
+        )
+        _check_random_numbers(graphs, inputs, slopes)
+        return graphs
+
+
+class _Graphs(NamedTuple):
+    """What stands for the programs in a chunk.
+
+    Attributes:
+        sums: from tensors of the batch and indices of plates to what is kept of a chunk.
+        gradients: from these, slopes in the sums, and the factor of a relay if there is one, to
+            the gradients in ``parameters``, and the sums again.
+        parameters: those that the sums have gradients in.
+        outline: one particle, for all that is no sum.
+        plates: those that a program draws a minibatch from.
+        unit: the factor of a relay that changes nothing, if there is a relay.
+    """
+
+    sums: Run
+    gradients: Run
+    parameters: Sequence[Tensor]
+    outline: Particles
+    plates: Mapping[str, Any]
+    unit: Sequence[Tensor]
+
+    def factor(self, chunk: Chunk) -> Sequence[Tensor]:
+        """By which the chunk's paths are multiplied, once it is known."""
+        factor = chunk.relay.factor if isinstance(chunk.relay, Relay) else None
+        return self.unit if factor is None else [factor[chunk.rows]]
+
+
+class _Sums:
+    """A chunk's programs, as a function of tensors."""
+
+    def __init__(self, chunk: Chunk, call: Call) -> None:
+        plates = SharedPlates()
+        with torch.no_grad():
+            one = replace(chunk, rows=slice(0, 1), plates=plates, relay=None)
+            self.outline = one(call.args, call.kwargs)
+        _check_factors(self.outline)
+        self.plates = plates.drawn
+        self._chunk = chunk
+        self._call = call
+
+    def __call__(self, inputs: Sequence[Tensor], factor: Tensor | None = None) -> list[Tensor]:
+        rest = iter(inputs)
+        args, kwargs = self._call.refilled(rest)
+        chunk = replace(
+            self._chunk,
+            rows=slice(0, self._chunk.size),
+            plates=SharedPlates(dict(zip(self.plates, rest))),
+            relay=self._chunk.relay and Relay(factor),
+        )
+        return _terms(chunk(args, kwargs), chunk.size)
+
+
+class _Chunk(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, graphs: _Graphs, inputs: Sequence[Tensor], chunk: Chunk, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.graphs, ctx.inputs, ctx.chunk, ctx.random = graphs, inputs, chunk, RandomState(inputs)
+        with torch.no_grad():
+            return tuple(graphs.sums(*inputs))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> Any:
+        graphs = ctx.graphs
+        with ctx.random.again():
+            results = graphs.gradients(*ctx.inputs, *slopes, *graphs.factor(ctx.chunk))
+        return None, None, None, *results[: len(graphs.parameters)]
+
+
+def _terms(particles: Particles, size: int) -> list[Tensor]:
+    """All tensors that a loss reads of a chunk, ``(size, *batch)``."""
+    parts = [term for part in particles.parts.values() for term in part]
+    beside = [particles.log_score, particles.log_q_direct, *parts]
+    present = [particles.log_p, particles.log_q, *(term for term in beside if term is not None)]
+    return [term.expand(size, *term.shape[1:]) for term in present]
+
+
+def _filled(outline: Particles, terms: Iterator[Tensor]) -> Particles:
+    """The particles that such terms are of."""
+
+    def of(term: Tensor | None) -> Tensor | None:
+        return None if term is None else next(terms)
+
+    return replace(
+        outline,
+        log_p=next(terms),
+        log_q=next(terms),
+        log_score=of(outline.log_score),
+        log_q_direct=of(outline.log_q_direct),
+        parts={name: Part(of(log_p), of(log_q)) for name, (log_p, log_q) in outline.parts.items()},
+    )
+
+
+def _unit(outline: Particles, chunk: Chunk) -> list[Tensor]:
+    if chunk.relay is None or outline.layout is None:
+        return []
+    return [outline.layout.unfold(torch.ones_like(_terms(outline, chunk.size)[0]))]
+
+
+def _check_factors(outline: Particles) -> None:
+    layout = outline.layout
+    by_site = [*layout.model_scales.values(), *layout.guide_scales.values()] if layout else []
+    if any(isinstance(scale, Tensor) for scale in (outline.scale, *by_site)):
+        raise RuntimeError("a tensor in poutine.scale, beside values in chunks")
+
+
+def _check_random_numbers(
+    graphs: _Graphs, inputs: Sequence[Tensor], slopes: Sequence[Tensor]
+) -> None:
+    """A compiler may draw in another order where there is more to do."""
+    state = RandomState(inputs)
+    with torch.no_grad():
+        sums = graphs.sums(*inputs)
+        with state.again():
+            again = graphs.gradients(*inputs, *slopes, *graphs.unit)[len(graphs.parameters) :]
+    if not all(
+        torch.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True)
+        for a, b in zip(sums, again, strict=True)
+    ):
+        raise RuntimeError("random numbers that a compiled gradient draws in another order")
