@@ -190,6 +190,17 @@ def test_kinds_of_columns(tmp_path: Path) -> None:
     assert frame.isna().sum().tolist() == [1, 1, 1, 1, 0]
 
 
+def test_long_whole_numbers_keep_their_digits(tmp_path: Path) -> None:
+    """Beside a missing cell too, where pandas would make them float64."""
+    path = tmp_path / "x.csv"
+    longest = [2**62 + 1, -(2**53) - 1]
+    path.write_text(f"a\n{longest[0]}\nNA\n{longest[1]}\n")
+    assert read_frame(path)["a"].tolist() == [longest[0], pd.NA, longest[1]]
+    path.write_text(f"a\n1\n{2**63}\n")
+    with explained(DataError, "column 'a'", "2**63", f"'{2**63}' in line 3 (1 of 2", "category"):
+        read_frame(path)
+
+
 def test_files_that_are_no_text(tmp_path: Path) -> None:
     """In another encoding, or packed, whatever the name: pandas would unpack all but the names."""
     for name, written in {
@@ -204,11 +215,26 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
 
 def test_columns_of_objects() -> None:
     frame = pd.DataFrame(
-        {"a": ["x", None], "b": [True, None], "c": [1, None], "d": [None, None]}, dtype=object
+        {
+            "a": ["x", None],
+            "b": [True, None],
+            "bits": [np.True_, None],
+            "c": [10**17 + 1, None],
+            "e": [1.5, 2],
+            "d": [None, None],
+        },
+        dtype=object,
+        index=[7, 7],
     )
     made = with_categories(frame)
-    kinds = {"a": "category", "b": "boolean", "c": "float64"}
+    kinds = {"a": "category", "b": "boolean", "bits": "boolean", "c": "Int64", "e": "float64"}
     assert {name: str(made[name].dtype) for name in kinds} == kinds
+    assert made["c"].tolist() == [10**17 + 1, pd.NA]
+    assert made.index.tolist() == [7, 7]
     assert made["d"].isna().all()
+    with explained(
+        DataError, "column 'c'", "2**63", f"{2**63} in row 7 (1 of 1 cells)", "category"
+    ):
+        with_categories(pd.DataFrame({"c": [2**63]}, dtype=object, index=[7]))
     with explained(DataError, "column 'a'", "numbers", "'x' in row 1", "missing="):
         with_categories(pd.DataFrame({"a": [1.5, "x"]}, dtype=object))

@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import pyro_lvm
 from pyro_lvm.diagnostics import MetropolisWithinGibbs
 from pyro_lvm.errors import DataError, ProgramError
-from pyro_lvm.imputation import LatentImputer
+from pyro_lvm.imputation import LatentImputer, TableCodec
 from pyro_lvm.missing import BinaryColumn, RealColumn, Schema, mcar
 
 FAMILIES = ["miwae", "vaeac", "vgi"]
@@ -184,3 +184,18 @@ def test_cells_not_seen_before() -> None:
         imputer.transform(new)
     with pytest.raises(ValueError, match="feature names should match"):
         imputer.transform(people().drop(columns="grade"))
+
+
+def test_cells_of_objects_come_back_as_they_were() -> None:
+    """Long numbers with all digits, whole ones whole, beside what was missing."""
+    frame = pd.DataFrame(
+        {"id": [10**17 + 1, None, 3], "dose": [1, 2.5, None], "on": [np.True_, False, None]},
+        dtype=object,
+    )
+    codec = TableCodec.of(frame)
+    completed = codec.complete(frame, codec.encode(frame).nan_to_num(0.0))
+    assert (completed.dtypes == object).all()
+    assert completed.notna().all(axis=None)
+    for name in frame:
+        cells = zip(frame[name], completed[name], strict=True)
+        assert all(type(new) is type(old) and new == old for old, new in cells if old is not None)

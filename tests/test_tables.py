@@ -212,6 +212,19 @@ def test_cells_that_the_schema_does_not_know() -> None:
         schema().encode(frame().drop(columns="height"))
 
 
+@pytest.mark.parametrize("dtype", ["UInt8", "int16", "Int64", "UInt64", "float16"])
+def test_draws_beyond_a_dtype_are_its_last_number(dtype: str) -> None:
+    """Not what is left of them in so many bits."""
+    column = RealColumn.of(pd.Series([1, 2], dtype=dtype))
+    restored = column.restored(np.array([-1e30, 0.0, 1e30]))
+    assert restored.dtype == dtype
+    low, middle, high = restored.astype("float64")
+    info = (np.finfo if dtype == "float16" else np.iinfo)(dtype.lower())
+    assert low == max(float(info.min), -(2.0**63))
+    assert middle == pytest.approx(1.5, abs=0.5)
+    assert high == pytest.approx(min(float(info.max), 2.0**63))
+
+
 def test_numbers_that_are_no_frame() -> None:
     with explained(DataError, "x", "(rows, 7)", "(5, 6)", "one imputation"):
         schema().decode(torch.zeros(5, 6))

@@ -79,7 +79,8 @@ class TableCodec:
         filled = filled[list(frame.columns)]
         if not isinstance(table, pd.DataFrame):
             return filled.to_numpy(dtype=table.dtype)
-        return filled.astype(dict(zip(table.columns, table.dtypes, strict=True)))
+        filled = filled.astype(dict(zip(table.columns, table.dtypes, strict=True)))
+        return table.where(table.notna(), filled)
 
 
 def check_names(frame: Any) -> None:

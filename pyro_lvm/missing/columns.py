@@ -262,8 +262,8 @@ def _floats(series: Any) -> Numbers:
 
 
 def _as_dtype(numbers: Numbers, column: Column) -> Any:
-    """A series of the column's dtype: integers rounded, NaN as NA."""
-    series = pd.Series(numbers, name=column.name)
+    """A series of the column's dtype: the nearest numbers that it has, NaN as NA."""
+    series = pd.Series(numbers, name=column.name).clip(*_limits(column.dtype))
     if pd.api.types.is_float_dtype(column.dtype):
         return series.astype(column.dtype)
     if series.isna().any() and not pd.api.types.is_extension_array_dtype(column.dtype):
@@ -271,3 +271,13 @@ def _as_dtype(numbers: Numbers, column: Column) -> Any:
         where, found = f"column {column.name!r} of dtype {column.dtype}", "missing entries"
         raise DataError(explain(where, "a number in each row", found, hint))
     return series.round().astype("Int64").astype(column.dtype)
+
+
+def _limits(dtype: Any) -> tuple[float, float]:
+    """The least and greatest numbers of a dtype that float64 and Int64 have too."""
+    if pd.api.types.is_bool_dtype(dtype):
+        return 0.0, 1.0
+    of = getattr(dtype, "numpy_dtype", dtype)
+    info = np.finfo(of) if pd.api.types.is_float_dtype(dtype) else np.iinfo(of)
+    most = np.nextafter(2.0**63, 0.0) if pd.api.types.is_integer_dtype(dtype) else np.inf
+    return float(info.min), min(float(info.max), float(most))

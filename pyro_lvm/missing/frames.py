@@ -14,6 +14,8 @@ from pyro_lvm.errors import DataError, explain
 __all__ = ["read_frame", "with_categories"]
 
 _WORDS = {"true": True, "false": False}
+_MOST = 2.0**63
+"""Whole numbers from here on have no place in Int64."""
 _MOSTLY = 0.5
 """Share of numbers above which the other cells of a column are mistakes, not categories."""
 
@@ -92,15 +94,15 @@ def with_categories(frame: Any) -> Any:
 
 
 def _of_objects(series: Any) -> Any:
-    observed = series.dropna()
-    if observed.map(lambda value: isinstance(value, bool)).all():
+    observed, where = series.dropna(), f"column {series.name!r}"
+    if observed.map(pd.api.types.is_bool).all():
         return series.astype("boolean")
     is_text = observed.map(lambda value: isinstance(value, str))
     if is_text.all():
         return series.astype("category")
     numbers = pd.to_numeric(series, errors="coerce")
-    _check_numbers(series, numbers, f"column {series.name!r}", "row")
-    return numbers
+    _check_numbers(series, numbers, where, "row")
+    return _whole(series, where, "row") if observed.map(pd.api.types.is_integer).all() else numbers
 
 
 def _typed(series: Any, is_category: bool, path: Path) -> Any:
@@ -113,9 +115,25 @@ def _typed(series: Any, is_category: bool, path: Path) -> Any:
     if numbers.count() <= _MOSTLY * series.count() and series.count():
         return series.astype("category")
     in_file = series.set_axis(series.index + 2)  # lines are counted from 1, and the first is names
-    _check_numbers(in_file, numbers.set_axis(in_file.index), f"{path}, column {series.name!r}")
+    where = f"{path}, column {series.name!r}"
+    _check_numbers(in_file, numbers.set_axis(in_file.index), where)
     is_whole = series.dropna().str.fullmatch(r"[+-]?\d+").all() and series.notna().any()
-    return numbers.astype("Int64") if is_whole else numbers.astype("float64")
+    if not is_whole:
+        return numbers.astype("float64")
+    return _whole(in_file, where, "line").set_axis(series.index)
+
+
+def _whole(series: Any, where: str, place: str) -> Any:
+    """Digit by digit: float64, which missing cells would make of them, knows 15."""
+    observed = series.dropna()
+    bad = observed[observed.astype("float64").abs() >= _MOST]
+    if len(bad):
+        value, row = bad.tolist()[0], bad.index.tolist()[0]
+        hint = "Make it a category if they are names, or write them with a decimal point."
+        found = f"{value!r} in {place} {row!r} ({len(bad)} of {len(series)} cells)"
+        raise DataError(explain(where, "whole numbers of less than 2**63", found, hint))
+    cells = [pd.NA if pd.isna(cell) else int(cell) for cell in series]
+    return pd.Series(pd.array(cells, dtype="Int64"), series.index, name=series.name)
 
 
 def _check_numbers(series: Any, numbers: Any, where: str, place: str = "line") -> None:
