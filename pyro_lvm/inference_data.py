@@ -6,6 +6,7 @@ Free of torch, so that it can be tested where ArviZ 1 is and torch is not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,10 +27,12 @@ class Variable(NamedTuple):
     Attributes:
         dims: names of its dims, without chain and draw.
         values: ``(draw, *dims)``, or ``(*dims,)`` in the groups that hold data.
+        beside: further labels along the last dim, by name.
     """
 
     dims: tuple[str, ...]
     values: NDArray[Any]
+    beside: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
 
 Groups = Mapping[str, Mapping[str, Variable]]
@@ -98,7 +101,8 @@ def _array(
     num_chains: int,
 ) -> xr.DataArray:
     dims = [f"{dim}_dim" if dim in names else dim for dim in variable.dims]
-    coords = {new: labels[old] for new, old in zip(dims, variable.dims, strict=True)}
+    coords: dict[str, Any] = {n: labels[o] for n, o in zip(dims, variable.dims, strict=True)}
+    coords |= {name: (dims[-1], _label(name, given)) for name, given in variable.beside.items()}
     values = variable.values
     if group not in DATA_GROUPS:
         values = values.reshape(num_chains, -1, *values.shape[1:])
@@ -131,7 +135,7 @@ def _label(dim: str, given: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
 def _sizes(groups: Groups) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for variables in groups.values():
-        for name, (dims, values) in variables.items():
+        for name, (dims, values, _) in variables.items():
             for dim, size in zip(dims, values.shape[values.ndim - len(dims) :], strict=True):
                 if sizes.setdefault(dim, size) != size:
                     raise _sizes_differ(dim, name, sizes[dim], size)

@@ -1,11 +1,14 @@
 """Draws, densities and data as ArviZ's groups, against a model with exact answers."""
 
+from pathlib import Path
+
 import arviz as az
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import xarray as xr
 from diagnosed_programs import GROUPS, WideGuide, hierarchy, hierarchy_guide, tensor
 from torch import Tensor
 
@@ -156,9 +159,49 @@ def test_masked_data_are_one_variable() -> None:
     assert set(idata["posterior"].data_vars) == {"z", "x_unobserved"}
     for group in ("observed_data", "log_likelihood", "posterior_predictive", "prior_predictive"):
         assert set(idata[group].data_vars) == {"x"}, group
-    assert (idata["log_likelihood"]["x"].values[0, :, 1] == 0).all()
+    assert idata["log_likelihood"]["x_rows"].values.tolist() == [0, 2]
     assert np.isfinite(idata["posterior_predictive"]["x"].values).all()
     assert torch.equal(tensor(idata["constant_data"]["seen"]), seen)
+
+
+def answers(persons: int, items: int) -> tuple[Tensor, Tensor]:
+    ability, easiness = torch.randn(persons, 1), torch.linspace(-1.0, 1.0, items)
+    right = torch.bernoulli(torch.sigmoid(ability + easiness))
+    return right, torch.rand(persons, items) < 0.6
+
+
+def test_loo_of_missing_data_is_that_of_those_there(tmp_path: Path) -> None:
+    """A rectangle of answers with holes, and the same answers one below the other."""
+    right, seen = answers(30, 6)
+    column = seen.nonzero()[:, 1]
+
+    def one_a_cell() -> None:
+        with pyro.plate("item", 6, dim=-1):
+            easiness = pyro.sample("easiness", dist.Normal(0.0, 1.0))
+            with pyro.plate("person", 30, dim=-2):
+                pyro.sample("x", dist.Bernoulli(logits=easiness).mask(seen), obs=right)
+
+    def one_a_row() -> None:
+        with pyro.plate("item", 6, dim=-1):
+            easiness = pyro.sample("easiness", dist.Normal(0.0, 1.0))
+        with pyro.plate("answer", len(column), dim=-1):
+            pyro.sample("x", dist.Bernoulli(logits=easiness[..., column]), obs=right[seen])
+
+    def guide() -> None:
+        with pyro.plate("item", 6, dim=-1):
+            pyro.sample("easiness", dist.Normal(0.0, 0.4))
+
+    labels = {"item": [f"item {i}" for i in range(6)]}
+    cells = to_inference_data(one_a_cell, guide, num_samples=200, coords=labels, seed=0)
+    rows = to_inference_data(one_a_row, guide, num_samples=200, seed=0)
+    found, wanted = az.loo(cells), az.loo(rows)
+    assert found["n_data_points"] == seen.sum()
+    for part in (0, 1, 2):  # elpd, its standard error, effective number of parameters
+        assert found.iloc[part] == pytest.approx(wanted.iloc[part])
+    cells.to_netcdf(str(tmp_path / "a.nc"), engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "a.nc", group="log_likelihood", engine="h5netcdf") as kept:
+        assert kept["x_item"].values.tolist() == [f"item {i}" for i in column]
+        assert kept["x_person"].values.tolist() == seen.nonzero()[:, 0].tolist()
 
 
 def test_groups_can_be_left_out(oracle: LinearGaussian, x: Tensor) -> None:

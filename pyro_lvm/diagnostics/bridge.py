@@ -15,6 +15,7 @@ import pyro_lvm
 from pyro_lvm.diagnostics.correction import correction_of
 from pyro_lvm.diagnostics.drawing import Drawing
 from pyro_lvm.diagnostics.labelled import labelled, labels_of
+from pyro_lvm.diagnostics.observed_likelihood import without_missing
 from pyro_lvm.diagnostics.restarts import joined, restarts
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.inference_data import as_container
@@ -73,10 +74,12 @@ def to_inference_data(
     averaged over draws (those of ``objective``, by default 50), 1 otherwise; how good the
     discriminator is on these data is in the attributes that :meth:`RatioQuality.summary` names.
 
-    ``az.loo`` and ``az.compare`` take the log-likelihood as it is. They speak of a datum left
-    out where it shares its latents with others. A datum with latents of its own has their
-    conditional likelihood there, whose leave-one-out weights have no finite variance as a rule
-    (k-hat tells): compare such models by :func:`log_evidence`.
+    ``az.loo`` and ``az.compare`` take the log-likelihood as it is: data of which nothing is
+    observed (NaN in observed_data) are left out of it, and what is left lies along
+    ``<site>_observed``, with the labels of its plates beside it. They speak of a datum left out
+    where it shares its latents with others. A datum with latents of its own has their conditional
+    likelihood there, whose leave-one-out weights have no finite variance as a rule (k-hat tells):
+    compare such models by :func:`log_evidence`.
 
     Args:
         model: generative program, called as ``model(*args, **kwargs)``, or a list, one for each
@@ -135,6 +138,7 @@ def to_inference_data(
         drawn = [drawing.of(fit) for fit in fits]
     groups = labelled(joined([part.groups for part in drawn]), dims or {})
     labels = labels_of(drawn[0].chunks, groups, coords or {})
+    groups = without_missing(groups, labels)
     attrs = _attrs(num_samples, fits[0].objective, seed) | _told([part.attrs for part in drawn])
     if correct:
         attrs["correction"] = correct
