@@ -72,6 +72,45 @@ def test_completed_tables(table: Path, completed: Path) -> None:
     assert copies[0].read_text() != copies[1].read_text()
 
 
+def test_cells_are_written_as_they_were_read(tmp_path: Path) -> None:
+    """Digits, words, zeros in front; what is filled in is spelled like the others."""
+    path, out = tmp_path / "x.csv", tmp_path / "run"
+    ids = [f"{2**53 + 1 + 2 * row}" for row in range(8)]
+    path.write_text(
+        "id,fever,code,dose,right\n"
+        + "".join(f"{i},TRUE,01,1.50e0,{n % 2}\n" for n, i in enumerate(ids[:4]))
+        + "".join(f"{i},FALSE,02, 2.0,{n % 2}\n" for n, i in enumerate(ids[4:]))
+        + ",,,,\n"
+    )
+    run(out, path, "--categories", "[code]", "--missing", "[]")
+    cells = pd.read_csv(path, dtype=str, keep_default_na=False)
+    copies = [out / "completed.csv", *sorted(out.glob("imputation_*.csv"))]
+    for copy in copies:
+        filled = pd.read_csv(copy, dtype=str, keep_default_na=False)
+        assert filled[:-1].equals(cells[:-1])
+        assert filled.iloc[-1]["fever"] in ("TRUE", "FALSE")
+        assert filled.iloc[-1]["code"] in ("01", "02")
+        assert filled.iloc[-1]["right"] in ("0", "1"), "no count"
+
+
+def test_copies_of_an_earlier_run_do_not_stay(table: Path, tmp_path: Path) -> None:
+    run(tmp_path / "run", table)
+    run(tmp_path / "run", table, "--num_imputations", "2", "--resume")
+    assert len(list((tmp_path / "run").glob("imputation_*.csv"))) == 2
+
+
+def test_a_table_within_the_run_is_not_deleted_with_it(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    run(out, table)
+    within = str(out / "completed.csv")
+    capsys.readouterr()
+    says = refused(capsys, "impute", within, "--out", str(out), "--overwrite")
+    assert f"table: expected an input outside of {out}" in says
+    assert Path(within).is_file()
+
+
 def test_draws_for_arviz(completed: Path) -> None:
     file = completed / "imputations.nc"
     with xr.open_dataset(file, group="posterior", engine="h5netcdf") as draws:
