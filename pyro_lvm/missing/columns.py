@@ -20,6 +20,7 @@ from pyro_lvm.distributions import (
     OrdinalLikelihood,
 )
 from pyro_lvm.distributions.negative_binomial import inverse_dispersion_of
+from pyro_lvm.distributions.ordinal import class_shares
 from pyro_lvm.errors import DataError, explain
 
 __all__ = ["BinaryColumn", "ClassColumn", "Column", "CountColumn", "RealColumn"]
@@ -215,14 +216,28 @@ class BinaryColumn(Column):
 class ClassColumn(Column):
     """Categories, by their number; the dtype holds them and whether they are ordered.
 
+    Attributes:
+        shares: of the categories in the observed cells, where the likelihood of ordered ones
+            starts.
+
     Example:
         >>> series = pd.Series(["mild", "severe", None], name="pain", dtype="category")
-        >>> column = ClassColumn(series.name, series.dtype)
+        >>> column = ClassColumn.of(series)
         >>> column.numbers(series), column.num_classes
         (array([ 0.,  1., nan]), 2)
         >>> column.restored(np.array([1.0, 0.0])).tolist()
         ['severe', 'mild']
     """
+
+    shares: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, series: Any) -> ClassColumn:
+        """With the shares of the categories."""
+        column = cls(series.name, series.dtype)
+        numbers = torch.from_numpy(column.numbers(series))
+        shares = class_shares(numbers[:, None], column.num_classes)
+        return cls(series.name, series.dtype, tuple(shares[0].tolist()))
 
     @property
     def num_classes(self) -> int:
@@ -240,10 +255,11 @@ class ClassColumn(Column):
 
     @classmethod
     def likelihood(cls, columns: Sequence[Self]) -> Likelihood:
-        first = columns[0]
-        if first.dtype.ordered and first.num_classes > 1:
-            return OrdinalLikelihood(len(columns), first.num_classes)
-        return CategoricalLikelihood(len(columns), first.num_classes)
+        features, num_classes = len(columns), columns[0].num_classes
+        if not columns[0].dtype.ordered or num_classes == 1:
+            return CategoricalLikelihood(features, num_classes)
+        shares = [column.shares or (1.0,) * num_classes for column in columns]
+        return OrdinalLikelihood(features, num_classes, torch.tensor(shares))
 
 
 def _check_spread(series: Any, raw: Numbers, scale: float) -> None:

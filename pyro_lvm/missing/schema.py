@@ -160,7 +160,7 @@ def _family(column: Column) -> tuple[int, bool]:
 
 def _column(series: Any, kind: str | None) -> Column:
     if isinstance(series.dtype, pd.CategoricalDtype) and kind is None:
-        return ClassColumn(series.name, series.dtype)
+        return ClassColumn.of(series)
     is_numeric = pd.api.types.is_numeric_dtype(series.dtype)  # so are booleans
     if not is_numeric or pd.api.types.is_complex_dtype(series.dtype):
         hint = "Convert it, to numbers or by frame[name].astype('category'), or drop it."
