@@ -30,7 +30,8 @@ class ChunkGraphs:
     """Makes chunks of particles without the programs, which are recorded once for each size.
 
     One graph gives the sums of log-probabilities and keeps nothing. In the backward pass another
-    one starts from the same random numbers, and gives the gradient.
+    one starts from the same random numbers, and gives the gradient. Where the particles are no
+    multiple of a chunk, the last chunk has two graphs of its own.
 
     Args:
         parameters: of the programs.
@@ -57,37 +58,20 @@ class ChunkGraphs:
         return _filled(graphs.outline, iter(sums))
 
     def _recorded(self, chunk: Chunk, call: Call) -> _Graphs:
-        sums = _Sums(chunk, call)
-        inputs = [*call.tensors, *SharedPlates().draw(sums.plates)]
-        slopes = [torch.zeros_like(term) for term in _terms(sums.outline, chunk.size)]
-        unit = _unit(sums.outline, chunk)
-        used: list[Tensor] = []
-
-        def values(*inputs: Tensor) -> list[Tensor]:
-            return [value.detach() for value in sums(inputs)]
-
-        def gradients(*inputs: Tensor) -> list[Tensor]:
-            found = sums(inputs, factor=inputs[-1])
-            rest = inputs[len(call.tensors) + len(sums.plates) :]
-            pairs = [(term, slope) for term, slope in zip(found, rest) if term.requires_grad]
-            by, at = zip(*pairs) if pairs else ((), ())
-            each = torch.autograd.grad(by, self._parameters, at, allow_unused=True)
-            used[:] = [p for p, gradient in zip(self._parameters, each) if gradient is not None]
-            known = [gradient for gradient in each if gradient is not None]
-            return [*known, *(term.detach() for term in found)]
-
-        more = [*inputs, *slopes, *unit]
+        programs = _Programs(chunk, call, self._parameters)
+        inputs, more = programs.inputs, [*programs.inputs, *programs.slopes, *programs.unit]
         with pyro.validation_enabled(False):
-            first, second = make_fx(values)(*inputs), make_fx(gradients)(*more)
+            sums = make_fx(programs.sums)(*inputs)
+            gradients = make_fx(programs.gradients)(*more)
         graphs = _Graphs(
-            self._faster(Recorded(first, used), inputs).run,
-            self._faster(Recorded(second, used), more).run,
-            used,
-            sums.outline,
-            sums.plates,
-            unit,
+            self._faster(Recorded(sums, ()), inputs).run,
+            self._faster(Recorded(gradients, programs.used), more).run,
+            programs.used,
+            programs.outline,
+            programs.plates,
+            programs.unit,
         )
-        _check_random_numbers(graphs, inputs, slopes)
+        _check_random_numbers(graphs, inputs, more)
         return graphs
 
 
@@ -117,20 +101,43 @@ class _Graphs(NamedTuple):
         return self.unit if factor is None else [factor[chunk.rows]]
 
 
-class _Sums:
-    """A chunk's programs, as a function of tensors."""
+class _Programs:
+    """A chunk's programs, as functions of tensors.
 
-    def __init__(self, chunk: Chunk, call: Call) -> None:
+    Attributes:
+        inputs: of :meth:`sums`, the batch and the indices of plates.
+        slopes: more inputs of :meth:`gradients`, and
+        unit: the last of them.
+        used: the parameters of the gradients, once these have been taken.
+    """
+
+    def __init__(self, chunk: Chunk, call: Call, parameters: Sequence[Tensor]) -> None:
+        self._chunk, self._call, self._parameters = chunk, call, parameters
         plates = SharedPlates()
         with torch.no_grad():
             one = replace(chunk, rows=slice(0, 1), plates=plates, relay=None)
             self.outline = one(call.args, call.kwargs)
         _check_factors(self.outline)
         self.plates = plates.drawn
-        self._chunk = chunk
-        self._call = call
+        self.inputs = [*call.tensors, *SharedPlates().draw(self.plates)]
+        self.slopes = [torch.zeros_like(term) for term in _terms(self.outline, chunk.size)]
+        self.unit = _unit(self.outline, chunk)
+        self.used: list[Tensor] = []
 
-    def __call__(self, inputs: Sequence[Tensor], factor: Tensor | None = None) -> list[Tensor]:
+    def sums(self, *inputs: Tensor) -> list[Tensor]:
+        return [term.detach() for term in self._run(inputs)]
+
+    def gradients(self, *inputs: Tensor) -> list[Tensor]:
+        """Of each parameter that is used, and the sums."""
+        terms, slopes = self._run(inputs, factor=inputs[-1]), inputs[len(self.inputs) :]
+        moved = [(term, slope) for term, slope in zip(terms, slopes) if term.requires_grad]
+        of, along = zip(*moved) if moved else ((), ())
+        found = torch.autograd.grad(of, self._parameters, along, allow_unused=True)
+        known = [(p, g) for p, g in zip(self._parameters, found, strict=True) if g is not None]
+        self.used[:] = [parameter for parameter, _ in known]
+        return [*(gradient for _, gradient in known), *(term.detach() for term in terms)]
+
+    def _run(self, inputs: Sequence[Tensor], factor: Tensor | None = None) -> list[Tensor]:
         rest = iter(inputs)
         args, kwargs = self._call.refilled(rest)
         chunk = replace(
@@ -198,16 +205,20 @@ def _check_factors(outline: Particles) -> None:
 
 
 def _check_random_numbers(
-    graphs: _Graphs, inputs: Sequence[Tensor], slopes: Sequence[Tensor]
+    graphs: _Graphs, inputs: Sequence[Tensor], more: Sequence[Tensor]
 ) -> None:
     """A compiler may draw in another order where there is more to do."""
     state = RandomState(inputs)
     with torch.no_grad():
         sums = graphs.sums(*inputs)
         with state.again():
-            again = graphs.gradients(*inputs, *slopes, *graphs.unit)[len(graphs.parameters) :]
-    if not all(
-        torch.allclose(a, b, rtol=1e-3, atol=1e-3, equal_nan=True)
-        for a, b in zip(sums, again, strict=True)
-    ):
+            again = graphs.gradients(*more)[len(graphs.parameters) :]
+    if not all(map(_of_same_draws, sums, again)):
         raise RuntimeError("random numbers that a compiled gradient draws in another order")
+
+
+def _of_same_draws(one: Tensor, other: Tensor) -> bool:
+    """Sums of other draws are as far from each other as particles are, and beyond rounding."""
+    one, other = (term.nan_to_num(0.0, 0.0, 0.0) for term in (one, other))
+    apart, size = (one - one.roll(1, 0)).abs().mean(), one.abs().mean()
+    return bool((one - other).abs().mean() <= 0.1 * apart + 1e-5 * size)
