@@ -8,7 +8,7 @@ from typing import Any
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-__all__ = ["SharedPlates"]
+__all__ = ["OneMinibatch", "SharedPlates"]
 
 
 class SharedPlates(Messenger):
@@ -25,7 +25,7 @@ class SharedPlates(Messenger):
         drawn: what draws the indices of each plate that a run drew a minibatch from.
 
     Example:
-        >>> import pyro
+        >>> import pyro, torch
         >>> with SharedPlates() as first, pyro.plate("data", 100, subsample_size=3) as rows:
         ...     pass
         >>> with SharedPlates(first.indices), pyro.plate("data", 100, subsample_size=3) as again:
@@ -57,6 +57,24 @@ class SharedPlates(Messenger):
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         if _opens_plate(msg):
             self.indices[msg["name"]] = msg["value"]
+
+
+class OneMinibatch(SharedPlates):
+    """Opens each plate with the indices of its first run within it, so that all runs share them.
+
+    Example:
+        >>> import pyro, torch
+        >>> shared = OneMinibatch()
+        >>> with shared, pyro.plate("data", 100, subsample_size=3) as rows:
+        ...     pass
+        >>> with shared, pyro.plate("data", 100, subsample_size=3) as again:
+        ...     torch.equal(rows, again)
+        True
+    """
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        self._given |= self.indices
+        super()._pyro_sample(msg)
 
 
 def _opens_plate(msg: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from pyro_lvm.diagnostics.local_guide import LocalGuide
 from pyro_lvm.diagnostics.thresholds import MAX_TOTAL_VARIATION, total_variation
 from pyro_lvm.diagnostics.verdict import Status, Verdict
 from pyro_lvm.objectives import ELBO
-from pyro_lvm.shared_plates import SharedPlates
+from pyro_lvm.shared_plates import OneMinibatch
 
 __all__ = ["AmortizationGap", "amortization_gap"]
 
@@ -163,7 +163,7 @@ def amortization_gap(
         (0.0, 0.2)
     """
     check_count("num_steps", num_steps)
-    with SharedPlates():  # one minibatch in all that follows
+    with OneMinibatch():  # one minibatch in all that follows
         score_sites = ELBO(2).particles(model, guide, *args, **kwargs).score_sites
         objective = ELBO(_NUM_PARTICLES, gradient="score" if score_sites else "stl")
         encoder = log_evidence(model, guide, *args, num_samples=num_samples, **kwargs)

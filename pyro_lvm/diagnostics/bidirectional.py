@@ -18,7 +18,7 @@ from pyro_lvm.diagnostics.running_weights import RunningWeights
 from pyro_lvm.diagnostics.thresholds import MAX_SANDWICH
 from pyro_lvm.diagnostics.verdict import Status, Verdict
 from pyro_lvm.dreams import Arguments, check_generative, dreamt_arguments
-from pyro_lvm.shared_plates import SharedPlates
+from pyro_lvm.shared_plates import OneMinibatch
 from pyro_lvm.tracing import Recorder
 
 __all__ = ["EvidenceSandwich", "bidirectional"]
@@ -155,7 +155,7 @@ def bidirectional(
         >>> sandwich.verdict().status
         <Status.PASS: 'pass'>
     """
-    with SharedPlates():  # one minibatch in all that follows
+    with OneMinibatch():  # one minibatch in all that follows
         if latents is None:
             args, kwargs, latents = _simulated(model, args, kwargs, arguments)
         chains = Chains(method or AIS(), model, guide, args, kwargs, num_samples, chunk_size)

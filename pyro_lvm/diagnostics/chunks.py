@@ -16,7 +16,7 @@ from pyro_lvm.errors import MixingError, PyroLVMError, explain
 from pyro_lvm.objective import Objective
 from pyro_lvm.particles import Particles, Ratio
 from pyro_lvm.semi_implicit import SemiImplicitObjective
-from pyro_lvm.shared_plates import SharedPlates
+from pyro_lvm.shared_plates import OneMinibatch
 from pyro_lvm.tracing import Recorder, Site, record
 
 __all__ = [
@@ -89,7 +89,7 @@ class Chunks:
         self.mixing, self.mixes = mixing, False
         self.model, self.guide = model, guide
         self.args, self.kwargs = args, kwargs
-        self.plates = SharedPlates()
+        self.plates = OneMinibatch()
         probe, self.probe = self._probed()
         wanted = _affordable(self.probe) if chunk_size is None else chunk_size
         self.chunk_size = check_count("chunk_size", wanted)

@@ -15,7 +15,7 @@ from pyro_lvm.diagnostics.chunks import check_count
 from pyro_lvm.diagnostics.nuts_differences import NutsComparison, compared
 from pyro_lvm.diagnostics.posterior import sample_posterior
 from pyro_lvm.diagnostics.unconstrained import UnconstrainedModel
-from pyro_lvm.shared_plates import SharedPlates
+from pyro_lvm.shared_plates import OneMinibatch
 
 __all__ = ["compare_with_nuts"]
 
@@ -72,7 +72,7 @@ def compare_with_nuts(
     """
     for name, count in (("num_samples", num_samples), ("num_chains", num_chains)):
         check_count(name, count)
-    with SharedPlates():  # one minibatch in all that follows
+    with OneMinibatch():  # one minibatch in all that follows
         guided = sample_posterior(model, guide, *args, num_samples=num_guide_samples, **kwargs)
         sampler = UnconstrainedModel(model, args, kwargs)
         chains = [_chain(sampler, num_samples, num_warmup) for _ in range(num_chains)]

@@ -20,7 +20,7 @@ from pyro_lvm.distributions.implicit import is_implicit
 from pyro_lvm.enumeration import Enumerator, is_enumerated, is_summed_out, sum_out
 from pyro_lvm.errors import DensityError, PlateError, ProgramError, explain
 from pyro_lvm.layout import Layout
-from pyro_lvm.shared_plates import SharedPlates
+from pyro_lvm.shared_plates import OneMinibatch
 from pyro_lvm.tracing import Recorder, Site
 
 __all__ = ["Densities", "UnconstrainedModel"]
@@ -63,7 +63,7 @@ class UnconstrainedModel:
     def __init__(self, model: Program, args: Any, kwargs: Any, guide: Program | None = None):
         self.model, self.guide = model, guide
         self.args, self.kwargs = args, kwargs
-        self._plates = SharedPlates()
+        self._plates = OneMinibatch()
         programs = [model] if guide is None else [model, guide]
         self._nesting = max(_nesting(self._run(p, Recorder(None, _ANY))) for p in programs)
         sites = self._draw(1)
