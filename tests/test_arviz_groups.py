@@ -107,9 +107,11 @@ def test_plates_globals_factors_and_constants(counts: tuple[Tensor, Tensor]) -> 
     )
     shapes = {group: dict(idata[group].sizes) for group in ("posterior", "log_likelihood")}
     draw = {"chain": 1, "draw": 9}
-    assert shapes["posterior"] == {**draw, "w_dim_0": 3, "groups": 4}
+    assert shapes["posterior"] == {**draw, "w_dim_0": 3, "groups": 4, "people": 5}
     assert shapes["log_likelihood"] == {**draw, "groups": 4, "people": 5}
-    assert set(idata["posterior"].data_vars) == {"w", "a"}
+    assert set(idata["posterior"].data_vars) == {"w", "a", "b"}
+    b = idata["posterior"]["a"].values[..., None] * counts[1].numpy()
+    np.testing.assert_array_equal(idata["posterior"]["b"], b)
     assert set(idata["log_likelihood"].data_vars) == set(idata["observed_data"].data_vars) == {"y"}
     assert idata["sample_stats"]["log_p"].dims == ("chain", "draw"), "one joint weight"
     assert idata["constant_data"]["covariate"].dims == ("people",)

@@ -50,6 +50,7 @@ def to_inference_data(
     and, unless switched off, posterior_predictive, log_likelihood (per datum, nats), prior
     and prior_predictive. Dims are ``chain, draw``, then the plates by name, then event dims
     ``<site>_dim_0`` and so on. Draws are made in chunks and kept on the CPU in their dtype.
+    Values of ``pyro.deterministic`` that follow from the latents are in posterior and prior.
     With a table, ``coords={"data": table.index, "feature": table.columns}`` and
     ``dims={"x": ["feature"]}`` label all of it.
 

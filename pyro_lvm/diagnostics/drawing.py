@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from pyro_lvm.adversarial import AdversarialObjective
 from pyro_lvm.diagnostics.chunks import Chunks, Plated
 from pyro_lvm.diagnostics.correction import Correction, corrected
+from pyro_lvm.diagnostics.deterministics import of_each_datum
 from pyro_lvm.diagnostics.missing import UnknownRatio, mixing_of, ratio_of
 from pyro_lvm.diagnostics.predictive import collect
 from pyro_lvm.diagnostics.ratio_quality import ratio_quality
@@ -59,6 +60,8 @@ class Drawing:
             "log_weight_is_exact": int(not (chunks.uses_ratio or chunks.mixes))
         }
         if self.correction:
+            batch = groups["sample_stats"]["log_weight"].plates
+            groups["posterior"] = of_each_datum(groups["posterior"], batch)
             groups, told = corrected(groups, self.correction, chunks, self.num_chains)
             attrs |= told
         return Drawn(chunks, groups, attrs | self._quality_of_ratio(fit))

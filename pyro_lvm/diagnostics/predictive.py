@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_lvm.diagnostics.chunks import Chunks, Plated, is_factor
+from pyro_lvm.diagnostics.deterministics import Deterministics, is_deterministic
 from pyro_lvm.diagnostics.discrete import with_discrete_draws
 from pyro_lvm.diagnostics.filled import as_floating, observed_entries
 from pyro_lvm.diagnostics.posterior import latent_draws
@@ -29,8 +30,9 @@ def collect(chunks: Chunks, optional: Container[str]) -> dict[str, Draws]:
         optional: which of posterior_predictive, log_likelihood and prior to make too.
     """
     parts: dict[str, dict[str, list[Plated]]] = defaultdict(lambda: defaultdict(list))
+    follow = Deterministics(chunks)
     for particles in (with_discrete_draws(chunks, drawn) for drawn in chunks):
-        for group, variables in _groups(chunks, particles, optional).items():
+        for group, variables in _groups(chunks, particles, follow, optional).items():
             for name, draws in variables.items():
                 parts[group][name].append(Plated(draws.plates, draws.values.cpu()))
     drawn = {
@@ -45,17 +47,20 @@ def collect(chunks: Chunks, optional: Container[str]) -> dict[str, Draws]:
     return {**drawn, "observed_data": observed, "constant_data": constant}
 
 
-def _groups(chunks: Chunks, particles: Particles, optional: Container[str]) -> dict[str, Draws]:
-    latents = latent_draws(chunks, particles)
-    groups = {"posterior": latents, "sample_stats": sample_stats(particles)}
+def _groups(
+    chunks: Chunks, particles: Particles, follow: Deterministics, optional: Container[str]
+) -> dict[str, Draws]:
+    latents, count = latent_draws(chunks, particles), len(particles.log_p)
+    posterior = latents | follow.given(particles.values, count)
+    groups = {"posterior": posterior, "sample_stats": sample_stats(particles)}
     if "log_likelihood" in optional:
         groups["log_likelihood"] = log_likelihood(chunks, particles)
     if "posterior_predictive" in optional:
         groups["posterior_predictive"] = posterior_predictive(chunks, particles)
     if "prior" in optional:
-        groups["prior"], groups["prior_predictive"] = prior_and_predictive(
-            chunks, len(particles.log_p), latents
-        )
+        with follow.caught(count) as following:
+            prior, groups["prior_predictive"] = prior_and_predictive(chunks, count, latents)
+        groups["prior"] = prior | following
     return groups
 
 
@@ -137,10 +142,10 @@ def _replicated(chunks: Chunks, sites: Mapping[str, Site], num_draws: int) -> Dr
 
 
 def _data_sites(sites: Mapping[str, Site]) -> Iterator[tuple[str, Site]]:
-    """Observed sites under the name the user gave them; factors are not data."""
+    """Observed sites under the name the user gave them; factors and functions are not data."""
     for name, site in sites.items():
         observed = site.is_observed or site.infer.get("was_observed")
-        if observed and not is_factor(site.fn):
+        if observed and not (is_factor(site.fn) or is_deterministic(site.fn, site.infer)):
             yield name.removesuffix("_observed") if _is_half(name, sites) else name, site
 
 
