@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from pyro_lvm.errors import CheckpointError
 from pyro_lvm.objective import Objective
 from pyro_lvm.objectives import ELBO, IWAE, Renyi
 from pyro_lvm.training import Callback, TrainingState
+from pyro_lvm.training.evaluate import Evaluator
 from pyro_lvm.training.rows import Rows, checksum
 
 JOB = Path(__file__).with_name("training_job.py")
@@ -91,6 +93,54 @@ def test_ctrl_c_ends_the_step_and_saves(
     resumed = job(tmp_path, resume=True)
     assert not resumed.interrupted
     assert_equal_runs(resumed, whole)
+
+
+def test_ctrl_c_in_the_last_step_is_not_lost(whole: FitResult, tmp_path: Path) -> None:
+    """A script that trains one model after the other must end; the run itself is complete."""
+    stopped = job(tmp_path, callbacks=[Send(STEPS, signal.SIGINT)])
+    assert stopped.interrupted
+    resumed = job(tmp_path, resume=True)
+    assert not resumed.interrupted
+    assert_equal_runs(resumed, whole)
+
+
+@pytest.mark.parametrize("evaluation", [1, 9])  # of 9, the last after the end
+def test_ctrl_c_in_an_evaluation(
+    whole: FitResult, tmp_path: Path, evaluation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, calls = Evaluator.__call__, iter(range(1, 100))
+
+    def interrupted(evaluator: Evaluator) -> Any:
+        if next(calls) == evaluation:
+            os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(evaluator)
+
+    monkeypatch.setattr(Evaluator, "__call__", interrupted)
+    assert job(tmp_path).interrupted
+    monkeypatch.undo()
+    assert_equal_runs(job(tmp_path, resume=True), whole)
+
+
+def test_ctrl_c_twice_while_saving(
+    whole: FitResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being written goes, what was written before stays."""
+    save = torch.save
+
+    def interrupted(content: Any, file: Any) -> None:
+        if content["state"]["step"] == 6:
+            file.write(b"half")
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        job(tmp_path)
+    monkeypatch.undo()
+    kept = [path.name for path in (tmp_path / "checkpoints").iterdir() if "step" in path.name]
+    assert sorted(kept) == ["step-000000002.ckpt", "step-000000004.ckpt"]
+    assert_equal_runs(job(tmp_path, resume=True), whole)
 
 
 def test_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:

@@ -92,14 +92,14 @@ class Loop:
             self.snapshots.save()
             if not self.interrupted and not self.limits.evaluates(self.state):
                 self._evaluate_end()
+            self.interrupted = self._anywhere(interrupt.requested)
 
     def _epoch(self, interrupt: Interrupt) -> None:
         steps = self.batches.steps(self.state.epoch)
         for batch in self.batches.epoch(self.state.epoch, self.state.index):
             self._one(batch, steps)
-            finished = self.limits.finished(self.state)
-            self.interrupted = self._anywhere(interrupt.requested) and not finished
-            if self.interrupted or finished:
+            self.interrupted = self._anywhere(interrupt.requested)
+            if self.interrupted or self.limits.finished(self.state):
                 return
 
     def _one(self, batch: Batch, steps_in_epoch: int) -> None:

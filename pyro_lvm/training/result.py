@@ -28,7 +28,8 @@ class FitResult:
             ``loss`` and ``bound`` are nats per datum.
         config: the settings of the run, as plain types.
         best_checkpoint: the file with the best held-out bound, if one was kept.
-        interrupted: whether Ctrl-C ended the run.
+        interrupted: whether Ctrl-C was pressed, at the last step too: scripts that train several
+            models end there.
         seconds_per_step: mean time of a training step, without evaluation, saving and compiling.
         compile_seconds: time spent on recording and compiling the step, with ``compile=``.
 
