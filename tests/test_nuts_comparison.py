@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -59,13 +60,28 @@ def test_differences_are_those_known(shift: float, factor: float, status: Status
     assert found.verdict().status is status, found.verdict()
 
 
-def test_errors_are_honest() -> None:
-    """Independent Normal draws of both: 400 z-scores of each kind have a mean square of 1."""
-    own, exact = torch.randn(1000, 400), torch.randn(2, 200, 400)
+@pytest.mark.parametrize(
+    "shape", [dist.Normal(0.0, 1.0), dist.Uniform(0.0, 1.0), dist.Laplace(0.0, 1.0)]
+)
+def test_errors_are_honest(shape: Any) -> None:
+    """Independent draws of both: 400 z-scores of each kind have a mean square of 1."""
+    own, exact = shape.sample((1000, 400)), shape.sample((2, 200, 400))
     found = compared(tuple(map(str, range(400))), own, exact, 0)
     for difference in (found.mean, found.log_sd, *found.quantiles.values()):
         square = (difference.value / difference.error).square().mean()
         assert 0.7 < square < 1.4, "a standard error of 7 %, beside what the ESS adds"
+
+
+def test_scalars_without_spread() -> None:
+    """What is one value everywhere is left out; NUTS that stands still, or NaN, does not pass."""
+    own, exact = torch.randn(1000, 2), torch.randn(2, 500, 2)
+    own[:, 1] = exact[..., 1] = 1.0
+    assert compared(("z", "corner"), own, exact, 0).names == ("z",)
+    stuck = compared(("z", "y"), torch.randn(1000, 2), exact, 0).verdict()
+    assert stuck.status is Status.WARN
+    assert "NUTS has not converged" in stuck.finding
+    moving = torch.randn(2, 500, 2)
+    assert compared(("z", "y"), own * torch.nan, moving, 0).verdict().status is Status.FAIL
 
 
 def test_constrained_latents_and_labels() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import exp
 from typing import TYPE_CHECKING, NamedTuple
@@ -37,9 +37,12 @@ class Difference(NamedTuple):
 
     @property
     def beyond_noise(self) -> float:
-        """The largest absolute value among those above 4 standard errors; 0 if there is none."""
+        """The largest absolute value among those above 4 standard errors; 0 if there is none.
+
+        NaN if any is not known.
+        """
         size = self.value.abs()
-        return torch.where(size > _NOISE * self.error, size, 0.0).max().item()
+        return torch.where(size <= _NOISE * self.error, 0.0, size).max().item()
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,7 @@ class NutsComparison:
         names: of the scalars, as "z[0, 1]": plates first, then event dims.
         mean: of the means, in posterior standard deviations.
         log_sd: of the logs of standard deviations; below 0 where the guide is too narrow.
-        quantiles: by probability, in posterior standard deviations. Their errors, and those of
-            ``log_sd``, are for shapes near a Normal's.
+        quantiles: by probability, in posterior standard deviations.
         rhat: ``(m,)`` of NUTS, between its chains and their halves.
         ess: ``(m,)`` effective draws of NUTS.
         num_divergences: of NUTS, over all chains.
@@ -90,7 +92,7 @@ class NutsComparison:
         return {
             "mean_off": self.mean.beyond_noise,
             "log_sd_off": self.log_sd.beyond_noise,
-            "quantile_off": max(q.beyond_noise for q in self.quantiles.values()),
+            "quantile_off": _largest(q.beyond_noise for q in self.quantiles.values()),
             "rhat_max": self.rhat.max().item(),
             "ess_min": self.ess.min().item(),
             "divergences": self.num_divergences,
@@ -104,10 +106,10 @@ class NutsComparison:
             f"the posterior, sds by a factor of up to {exp(told['log_sd_off']):.2g}, quantiles "
             f"by up to {told['quantile_off']:.2g} sd, beyond the noise of the draws."
         )
-        if told["rhat_max"] > BAD_RHAT:
+        if not told["rhat_max"] <= BAD_RHAT:  # NaN where chains never moved
             finding = f"NUTS has not converged: R-hat is {told['rhat_max']:.2f}."
             return Verdict("nuts", Status.WARN, finding, _NUTS_ADVICE)
-        worst = max(told["mean_off"], told["log_sd_off"], told["quantile_off"])
+        worst = _largest(told[name] for name in ("mean_off", "log_sd_off", "quantile_off"))
         if worst <= _SMALL:
             return Verdict("nuts", Status.PASS, finding)
         return Verdict("nuts", Status.WARN if worst <= _LARGE else Status.FAIL, finding, _ADVICE)
@@ -116,15 +118,20 @@ class NutsComparison:
 def compared(
     names: tuple[str, ...], own: Tensor, exact: Tensor, num_divergences: int
 ) -> NutsComparison:
-    """From draws of the guide ``(G, m)`` and of NUTS ``(chains, S, m)``."""
+    """From draws of the guide ``(G, m)`` and of NUTS ``(chains, S, m)``.
+
+    Scalars that have one value in all of them, as the corner of a Cholesky factor, are left out.
+    """
+    kept = ((own != own[0]) | (exact != own[0]).any(0).any(0)).any(0)
+    own, exact = own[:, kept], exact[..., kept]
     flat = exact.flatten(0, 1)
     mean, sd = flat.mean(0), flat.std(0)
     ess = _ess(exact)
     ess_of_squares = _ess((exact - mean).square()).minimum(ess)
     mean_error = (1 / ess + (own.std(0) / sd).square() / len(own)).sqrt()
-    sd_error = (0.5 / ess_of_squares + 0.5 / len(own)).sqrt()
+    sd_error = (_square_of_log_sd(flat) / ess_of_squares + _square_of_log_sd(own) / len(own)).sqrt()
     return NutsComparison(
-        names,
+        tuple(name for name, stays in zip(names, kept, strict=True) if stays),
         Difference((own.mean(0) - mean) / sd, mean_error),
         Difference((own.std(0) / sd).log(), sd_error),
         {p: _of_quantile(p, own, flat, ess_of_squares) for p in _QUANTILES},
@@ -134,11 +141,34 @@ def compared(
     )
 
 
+def _square_of_log_sd(draws: Tensor) -> Tensor:  # (m,)
+    """Squared standard error of the log of a standard deviation, times the number of draws."""
+    squares = (draws - draws.mean(0)).square()
+    return (squares / squares.mean(0)).square().mean(0).sub(1) / 4
+
+
 def _of_quantile(p: float, own: Tensor, flat: Tensor, ess: Tensor) -> Difference:
-    normal = torch.distributions.Normal(flat.new_zeros(()), 1.0)
-    density = normal.log_prob(normal.icdf(flat.new_tensor(p))).exp()
-    value = (own.quantile(p, 0) - flat.quantile(p, 0)) / flat.std(0)
-    return Difference(value, (p * (1 - p) * (1 / ess + 1 / len(own))).sqrt() / density)
+    value = own.quantile(p, 0) - flat.quantile(p, 0)
+    error = torch.hypot(
+        _quantile_error(p, flat, ess), _quantile_error(p, own, torch.full_like(ess, len(own)))
+    )
+    return Difference(value / flat.std(0), error / flat.std(0))
+
+
+def _quantile_error(p: float, draws: Tensor, count: Tensor) -> Tensor:  # (m,)
+    """By the slope of the quantiles between two standard errors of p below and above."""
+    error = (p * (1 - p) / count).sqrt().nan_to_num()
+    ends = torch.stack([p - 2 * error, p + 2 * error]).clamp(0, 1)
+    places = ((len(draws) - 1) * ends).round()
+    below, above = draws.sort(0).values.gather(0, places.long())
+    width = (places[1] - places[0]).clamp(min=1) / (len(draws) - 1)
+    slope: Tensor = (above - below) / width
+    return error * slope
+
+
+def _largest(values: Iterable[float]) -> float:
+    """NaN if any is."""
+    return torch.tensor([*values]).max().item()
 
 
 def _ess(draws: Tensor) -> Tensor:  # (m,)
