@@ -324,9 +324,10 @@ def test_ties_are_broken_at_random_and_rounding_ties() -> None:
     """Of 5 draws equal to the truth up to rounding, all 6 ranks are as likely."""
     values = torch.full((6, 3000), 784.0)
     values[1:] *= 1 + torch.finfo(values.dtype).eps * torch.randint(-1, 2, (5, 3000))
-    shares = torch.bincount(ranks(values), minlength=6) / 3000
+    shares = torch.bincount(ranks(values, rounding=2), minlength=6) / 3000
     assert ((shares - 1 / 6).abs() < 4 * (5 / 36 / 3000) ** 0.5).all()
     assert set(ranks(torch.tensor([[1.0], [0.5], [2.0], [0.9]])).tolist()) == {2}
+    assert ranks(torch.tensor([[1e6], [1e6 - 1], [1e6 + 1], [1e6 - 2]])).item() == 2
     assert 0 <= ranks(torch.tensor([[True], [False], [True]])).item() - 1 <= 1
 
 

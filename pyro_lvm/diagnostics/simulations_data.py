@@ -15,7 +15,7 @@ from pyro_lvm.diagnostics.discrete import with_discrete_draws
 from pyro_lvm.diagnostics.path import portions
 from pyro_lvm.diagnostics.posterior import latent_draws
 from pyro_lvm.diagnostics.simulations import DISTANCE, Simulations
-from pyro_lvm.diagnostics.simulations_rows import by_simulation, distances, ranks
+from pyro_lvm.diagnostics.simulations_rows import ROUNDING, by_simulation, distances, ranks
 from pyro_lvm.diagnostics.simulations_scores import Quantity, scores
 from pyro_lvm.dreams import Arguments, check_generative, dreamt_arguments
 from pyro_lvm.errors import ProgramError, explain
@@ -71,7 +71,7 @@ class Simulator:
         }
         return Simulations(
             {name: ranks(rows).cpu() for name, rows in judged.items()},
-            {name: ranks(rows).cpu() for name, rows in found.items()},
+            {name: ranks(rows, ROUNDING).cpu() for name, rows in found.items()},
             self.chunks.num_samples,
         )
 

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from pyro_lvm.diagnostics.chunks import Plated
 
-__all__ = ["by_simulation", "distances", "ranks"]
+__all__ = ["ROUNDING", "by_simulation", "distances", "ranks"]
 
-_ROUNDING = 16  # in units of the last place
+ROUNDING = 16
+"""Units of the last place by which sums of log-densities of equal values may differ."""
 
 
 def by_simulation(latents: Mapping[str, Plated], batch: Sequence[str]) -> dict[str, Tensor]:
@@ -53,14 +54,14 @@ def _at(rows: Tensor, places: Tensor) -> Tensor:
     return rows[:, torch.arange(len(places), device=rows.device), places]
 
 
-def ranks(values: Tensor) -> Tensor:  # (simulations, *event)
+def ranks(values: Tensor, rounding: int = 0) -> Tensor:  # (simulations, *event)
     """How many draws ``values[1:]`` are below the truth ``values[0]``; ties at random.
 
-    Numbers that differ by rounding alone are tied, as are log-densities of equal discrete values.
+    Numbers up to ``rounding`` units of the truth's last place apart are tied.
     """
     truth, draws = values[0].double(), values[1:].double()
-    rounding = _ROUNDING * torch.finfo(values.dtype).eps if values.is_floating_point() else 0.0
-    gap, least = draws - truth, rounding * truth.abs()
+    unit = torch.finfo(values.dtype).eps if values.is_floating_point() else 0.0
+    gap, least = draws - truth, rounding * unit * truth.abs()
     below, tied = (gap < -least).sum(0), (gap.abs() <= least).sum(0)
     chance = torch.rand(below.shape, device=below.device, dtype=torch.float64)
     return below + (chance * (tied + 1)).long()
