@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_lvm.diagnostics.chunks import Chunks, Plated
 from pyro_lvm.diagnostics.missing import UnknownRatio, mixing_of
 from pyro_lvm.diagnostics.posterior import latent_draws
+from pyro_lvm.diagnostics.running_weights import Moments
 from pyro_lvm.diagnostics.verdict import Status, Verdict
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.objectives import DSIVI, ELBO
@@ -81,8 +82,10 @@ class CollapseReport:
         return kl | {f"active_units_{name}": count for name, (count, _) in self.counts.items()}
 
     def verdict(self) -> Verdict:
-        """Fails if all sites have collapsed, warns if one has."""
+        """Fails if all sites have collapsed, warns if one has, skips if no unit was looked at."""
         finding = f"active units: {self._listed() or 'no site has a mean for each datum'}."
+        if not self.activity:
+            return Verdict("collapse", Status.SKIP, finding)
         if not self.collapsed:
             return Verdict("collapse", Status.PASS, finding)
         status = Status.FAIL if len(self.collapsed) == len(self.counts) else Status.WARN
@@ -158,7 +161,8 @@ def collapse_report(
 
     The variance over the data of a mean of K draws is too high by the mean variance of the
     draws over K; this is taken off, so that collapsed units are near 0 for any K. Sites with
-    integer values have no mean and are left out, as are sites outside the data's plates.
+    integer values have no mean and are left out, as are sites outside the data's plates, and all
+    sites of a single datum.
 
     Args:
         model: generative program, called as ``model(*args, **kwargs)``.
@@ -198,16 +202,17 @@ def collapse_report(
     mixing = mixing_of(None, otherwise=DSIVI(num_mixing=0, num_prior_mixing=1))
     unknown = UnknownRatio()
     chunks = Chunks(ELBO, model, guide, args, kwargs, num_samples, chunk_size, unknown, mixing)
-    moments: dict[str, _Moments] = {}
+    moments: dict[str, Moments] = {}
     terms: dict[str, list[Tensor]] = {}
     for particles in chunks:
         for name, draws in latent_draws(chunks, particles).items():
             if (found := _by_datum(draws, particles)) is not None:
-                moments[name] = _Moments.of(found).joined(moments.get(name))
+                new = Moments.of(found)
+                moments[name] = moments[name].joined(new) if name in moments else new
         for name, term in ({} if chunks.mixes else _log_ratios(particles)).items():
             terms.setdefault(name, []).append(term)
     kl = {name: torch.cat(terms[name]).mean() for name in sorted(terms, key=_place)}
-    activity = {name: moments[name].activity() for name in sorted(moments, key=_place)}
+    activity = {name: _activity(moments[name]) for name in sorted(moments, key=_place)}
     return CollapseReport(kl, activity, threshold)
 
 
@@ -217,12 +222,13 @@ def _place(name: str) -> tuple[int, str]:
 
 
 def _by_datum(draws: Plated, particles: Particles) -> Tensor | None:  # (K, data, *units)
-    """Draws of a real site that every datum has of its own; else None."""
+    """Draws of a real site that each of several data has of its own; else None."""
     batch = particles.layout.names if particles.layout else ()
     if not draws.values.is_floating_point() or not batch or not set(batch) <= set(draws.plates):
         return None
     places = [1 + draws.plates.index(name) for name in batch]
-    return draws.values.movedim(places, list(range(1, 1 + len(batch)))).flatten(1, len(batch))
+    rows = draws.values.movedim(places, list(range(1, 1 + len(batch)))).flatten(1, len(batch))
+    return rows if rows.shape[1] > 1 else None
 
 
 def _log_ratios(particles: Particles) -> dict[str, Tensor]:
@@ -235,26 +241,6 @@ def _log_ratios(particles: Particles) -> dict[str, Tensor]:
     }
 
 
-@dataclass(frozen=True)
-class _Moments:
-    """Sums over draws, ``(data, *units)``, and how many draws there were."""
-
-    total: Tensor
-    squares: Tensor
-    count: int
-
-    @classmethod
-    def of(cls, draws: Tensor) -> _Moments:
-        return cls(draws.sum(0), draws.square().sum(0), len(draws))
-
-    def joined(self, other: _Moments | None) -> _Moments:
-        if other is None:
-            return self
-        count = self.count + other.count
-        return _Moments(self.total + other.total, self.squares + other.squares, count)
-
-    def activity(self) -> Tensor:  # (*units,)
-        """Variance of the mean over data, without what the noise of the draws adds."""
-        mean = self.total / self.count
-        variance = (self.squares - self.total * mean) / (self.count - 1)
-        return mean.var(0) - variance.mean(0) / self.count
+def _activity(moments: Moments) -> Tensor:  # (*units,)
+    """Variance of the mean over data, without what the noise of the draws adds."""
+    return moments.mean.var(0) - moments.standard_error.square().mean(0)
