@@ -84,6 +84,7 @@ def test_verdict(power: float, status: Status, advice: str) -> None:
 
 WRONG = [
     (torch.rand(4, 5, 3).softmax(-1), torch.zeros(5).long(), r"shape \(4, 5, 3\)"),
+    (torch.tensor([[1.5, -0.5]]), torch.zeros(1).long(), "expected none below 0"),
     (torch.eye(3).long(), torch.arange(3), "floats of shape.*got torch.int64"),
     (torch.ones(4, 3), torch.zeros(4).long(), "each row summing to 1, got a row that is off by 2"),
     (torch.full((4, 2), torch.nan), torch.zeros(4).long(), "off by nan"),

@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from conjugate_programs import model
+from explained import explained
 from torch import Tensor
 
 from pyro_lvm.diagnostics import (
@@ -21,7 +22,7 @@ from pyro_lvm.diagnostics import (
     tarp,
 )
 from pyro_lvm.diagnostics.sbc import Shape
-from pyro_lvm.errors import ProgramError
+from pyro_lvm.errors import ProgramError, PyroLVMError
 
 NUM_DRAWS = 99
 POSTERIOR_SCALE = 0.5**0.5
@@ -166,3 +167,9 @@ def test_pictures() -> None:
     assert {text.get_text() for text in legend.get_texts()} == {"z", "log q(z | x)"}
     assert plot_coverage(coverage(off_by(1.0, num_simulations=1000))).axes[0].get_legend() is None
     assert plot_tarp(tarp(wrong)).axes[0].get_legend() is not None
+
+
+def test_one_draw_makes_no_interval() -> None:
+    ranks = torch.tensor([[0], [1]])
+    with explained(PyroLVMError, "num_draws", "2 or more", "1", "num_draws=99"):
+        coverage(Simulations({"z": ranks}, {"distance": ranks[:, 0]}, num_draws=1))

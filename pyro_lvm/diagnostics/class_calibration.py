@@ -129,8 +129,8 @@ def class_calibration(
         num_bins: of equal width, from 0 to 1, each with its upper end.
 
     Raises:
-        DataError: rows that do not sum to 1, by more than the rounding of as many numbers to the
-            dtype or to four decimals; labels of another shape or of no class.
+        DataError: negative numbers; rows that do not sum to 1, by more than the rounding of as many
+            numbers to the dtype or to four decimals; labels of another shape or of no class.
         ProgramError: no bins.
 
     Example:
@@ -164,6 +164,10 @@ def _check(probabilities: Tensor, labels: Tensor) -> None:
         hint = "Average over draws first: model.outcome(x, draws).probs.mean(0)."
         found = f"{probabilities.dtype} of shape {shape}"
         raise DataError(explain("probabilities", "floats of shape (rows, classes)", found, hint))
+    if bool((probabilities < 0).any()):
+        hint = "Pass probabilities, not log-probabilities: log_probabilities.exp()."
+        least = f"{float(probabilities.min()):.2g}"
+        raise DataError(explain("probabilities", "none below 0", least, hint))
     off = (probabilities.sum(1) - 1).abs()
     if not bool((off <= shape[1] * max(_ROUNDING, torch.finfo(off.dtype).eps)).all()):
         hint = "Pass probabilities, not logits: logits.softmax(1)."

@@ -11,6 +11,7 @@ from pyro_lvm.diagnostics.sbc_curves import Curves
 from pyro_lvm.diagnostics.simulations import Simulations
 from pyro_lvm.diagnostics.simulations_scores import GUIDE
 from pyro_lvm.diagnostics.verdict import Status, Verdict, percent
+from pyro_lvm.errors import PyroLVMError, explain
 
 __all__ = ["Coverage", "coverage"]
 
@@ -105,6 +106,9 @@ def coverage(simulations: Simulations) -> Coverage:
     Coverage sees a shifted guide only as one that is too sure, and a guide that is the prior
     not at all.
 
+    Raises:
+        PyroLVMError: simulations of one draw each, which has no other to make an interval with.
+
     References:
         Hermans, Delaunoy, Rozet, Wehenkel, Begy, Louppe (2022), *A crisis in simulation-based
         inference? Beware, your posterior approximations can be unfaithful*, arXiv:2110.06581.
@@ -117,6 +121,11 @@ def coverage(simulations: Simulations) -> Coverage:
     """
     labels, ranks = simulations.scalars()
     num_draws = simulations.num_draws
+    if num_draws < 2:
+        hint = "Pass simulation_based_calibration(..., num_draws=99)."
+        raise PyroLVMError(
+            explain("num_draws", "2 or more, for intervals between draws", "1", hint)
+        )
     places = [(2 * ranks - num_draws).abs()]
     if GUIDE in simulations.quantities:
         places.append(num_draws - simulations.quantities[GUIDE][:, None])
