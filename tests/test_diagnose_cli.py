@@ -99,9 +99,23 @@ def test_no_run_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     settings.write_text("a: [", encoding="utf-8")
     assert "that is no YAML" in refused(capsys, str(tmp_path))
     settings.write_text("table: cells.csv", encoding="utf-8")
+    assert "got one of pyro-lvm impute.\nTry: Look at" in refused(capsys, str(tmp_path))
+    settings.write_text("traces: cells.npz", encoding="utf-8")
+    assert "got one of pyro-lvm spikes.\nTry: Look at" in refused(capsys, str(tmp_path))
+    settings.write_text("defaults: [model]", encoding="utf-8")
     assert "of something else" in refused(capsys, str(tmp_path))
     settings.write_text("objective: {name: ELBO, colour: red}", encoding="utf-8")
     assert "colour" in refused(capsys, str(tmp_path))
+
+
+def test_a_run_that_was_interrupted_says_so(fitted: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes((fitted / "config.yaml").read_bytes())
+    first = CheckpointFolder(fitted / "checkpoints").path(3)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / first.name).write_bytes(first.read_bytes())
+    assert restore(tmp_path).label == (
+        "IWAE-dreg-K5, seed 3, stopped at step 3 of 6: --resume goes on"
+    )
 
 
 def test_an_unknown_check_is_explained(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,19 @@ from pyro_lvm.training.programs import Programs
 __all__ = ["Restored", "restore"]
 
 _SWITCHES = {"resume", "overwrite"}
+_HINT = "Pass what was given as --out, for instance runs/demo."
+_OTHERS = {
+    "table": (
+        "one of pyro-lvm impute",
+        "Look at its figures/, and at khat in the group constant_data of its imputations.nc.",
+    ),
+    "traces": (
+        "one of pyro-lvm spikes",
+        "Look at its figures/, and at posterior.nc; with true spikes in the file it tells how many "
+        "were found.",
+    ),
+}
+"""Runs of commands that judge themselves, by a setting that they alone have."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,7 @@ class Restored:
     """What a run trained, and what it is judged on.
 
     Attributes:
-        label: of the objective, and the seed.
+        label: of the objective, the seed, and how far it came if it was interrupted.
         test: ``(N, D)``.
     """
 
@@ -65,7 +78,13 @@ def restore(folder: Path, objective: str | None = None, seed: int | None = None)
         raise CheckpointError(explain(f"run {place}", "a checkpoint", "none", hint))
     Programs(model, guide).load_state_dict(content["programs"])
     bound.load_state_dict(content["objective"])
-    return Restored(f"{choice.label}, seed {seed}", model, guide, bound, plan.test)
+    label = f"{choice.label}, seed {seed}{_how_far(content, config.train.steps)}"
+    return Restored(label, model, guide, bound, plan.test)
+
+
+def _how_far(content: Mapping[str, Any], steps: int) -> str:
+    step = content["state"]["step"]
+    return "" if step >= steps else f", stopped at step {step} of {steps}: --resume goes on"
 
 
 def _config(folder: Path) -> FitConfig | CompareConfig:
@@ -88,14 +107,18 @@ def _settings(folder: Path) -> dict[str, Any]:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise _no_run(folder, "a config.yaml that is no YAML") from error
-    if not isinstance(settings, Mapping) or not {"objective", "objectives"} & set(settings):
+    if not isinstance(settings, Mapping):
+        raise _no_run(folder, "a config.yaml of something else")
+    for name, (found, hint) in _OTHERS.items():
+        if name in settings:
+            raise _no_run(folder, found, hint)
+    if not {"objective", "objectives"} & set(settings):
         raise _no_run(folder, "a config.yaml of something else")
     return dict(settings)
 
 
-def _no_run(folder: Path, found: str) -> PyroLVMError:
+def _no_run(folder: Path, found: str, hint: str = _HINT) -> PyroLVMError:
     expected = "a folder that pyro-lvm fit or pyro-lvm compare wrote"
-    hint = "Pass what was given as --out, for instance runs/demo."
     return PyroLVMError(explain(f"run {folder}", expected, " ".join(found.split()), hint))
 
 
