@@ -59,7 +59,8 @@ class Chunk:
         relay = self.relay and partial(self.relay, rows=self.rows)
         with self.plates:
             found = self.run(args, kwargs, num_particles=self.size, relay=relay)
-        return replace(found, **{name: {} for name in self.dropped})
+        nothing: dict[str, Any] = {name: {} for name in self.dropped}
+        return replace(found, **nothing)
 
 
 def in_chunks(

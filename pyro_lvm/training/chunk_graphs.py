@@ -120,7 +120,8 @@ class _Programs:
         _check_factors(self.outline)
         self.plates = plates.drawn
         self.inputs = [*call.tensors, *SharedPlates().draw(self.plates)]
-        self.slopes = [torch.zeros_like(term) for term in _terms(self.outline, chunk.size)]
+        terms = _terms(self.outline, chunk.size)
+        self.slopes = [term.new_zeros(term.shape) for term in terms]
         self.unit = _unit(self.outline, chunk)
         self.used: list[Tensor] = []
 
@@ -162,8 +163,9 @@ class _Chunk(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *slopes: Tensor) -> Any:
         graphs = ctx.graphs
+        known = [tensor.contiguous() for tensor in (*slopes, *graphs.factor(ctx.chunk))]
         with ctx.random.again():
-            results = graphs.gradients(*ctx.inputs, *slopes, *graphs.factor(ctx.chunk))
+            results = graphs.gradients(*ctx.inputs, *known)
         return None, None, None, *results[: len(graphs.parameters)]
 
 
@@ -194,7 +196,8 @@ def _filled(outline: Particles, terms: Iterator[Tensor]) -> Particles:
 def _unit(outline: Particles, chunk: Chunk) -> list[Tensor]:
     if chunk.relay is None or outline.layout is None:
         return []
-    return [outline.layout.unfold(torch.ones_like(_terms(outline, chunk.size)[0]))]
+    like = _terms(outline, chunk.size)[0]
+    return [outline.layout.unfold(like.new_ones(like.shape))]
 
 
 def _check_factors(outline: Particles) -> None:

@@ -34,8 +34,8 @@ class Call:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Those among the leaves."""
-        return [leaf for leaf in self.leaves if isinstance(leaf, Tensor)]
+        """Those among the leaves, entry after entry in memory: compiled code relies on it."""
+        return [leaf.contiguous() for leaf in self.leaves if isinstance(leaf, Tensor)]
 
     def refilled(self, tensors: Iterator[Tensor]) -> tuple[Any, Any]:
         """``args`` and ``kwargs`` with the next of ``tensors`` in the place of their own."""
