@@ -187,7 +187,9 @@ def test_a_slow_recording_needs_a_guide_of_its_own(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_guide_serves_another_recording(recording: Path, found: Path, tmp_path: Path) -> None:
+def test_a_guide_serves_another_recording(
+    recording: Path, found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The recording that it was trained on, and one of the same cells at three times the rate."""
     with np.load(recording / "traces.npz") as file:
         slow = np.nan_to_num(file["x"])
@@ -197,8 +199,12 @@ def test_a_guide_serves_another_recording(recording: Path, found: Path, tmp_path
     run(again, *reuse, str(recording / "traces.csv"), "--rate", "30")
     assert not (again / "checkpoints").exists()
     assert (again / "spikes.csv").read_text() == (found / "spikes.csv").read_text()
+    assert "resampled" not in capsys.readouterr().out
     run(fast, *reuse, str(tmp_path / "fast.npy"), "--rate", "90")
     assert len(table(fast / "spikes.csv")) == FRAMES
+    told = capsys.readouterr().out
+    assert "rate=90 Hz" in told
+    assert "resampled to 30 Hz, the rate of the guide" in told
 
 
 @pytest.mark.slow

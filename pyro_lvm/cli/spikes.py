@@ -94,14 +94,17 @@ class SpikesConfig(CommandConfig):
 def infer_spikes(config: SpikesConfig) -> None:
     """Read the traces, train, and write spikes, posterior and figures to ``config.out``."""
     pyro.set_rng_seed(config.seed)
-    guide, traces = _start(config, _read(config))
+    recorded = _read(config)
+    guide, traces = _start(config, recorded)
     model = _model(config, traces)
     objective = ReweightedWakeSleep(
         config.num_particles, insomnia=config.insomnia, arguments=_dreamt_traces
     )
     num_samples = check_size("num_samples", config.num_samples)
     folder = open_folder(config)
-    print(f"{config.traces}: {traces}", flush=True)
+    print(f"{config.traces}: {recorded}", flush=True)
+    if traces.rate != recorded.rate:
+        print(f"resampled to {traces.rate:g} Hz, the rate of the guide and of all that is written")
     if config.guide is None:
         _train(config, traces, model, guide, objective, folder)
         save_guide(guide, config.posteriors, folder)
