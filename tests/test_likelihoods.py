@@ -42,9 +42,7 @@ def gaussian() -> Likelihood:
 
 
 def negative_binomial() -> Likelihood:
-    likelihood = NegativeBinomialLikelihood(2)
-    likelihood.inverse_dispersion = torch.tensor(THETA)
-    return likelihood
+    return NegativeBinomialLikelihood(2, torch.tensor(THETA))
 
 
 # Densities, written out.
@@ -145,10 +143,9 @@ def test_large_counts_keep_their_digits(size: float, theta: float) -> None:
     output = narrow.requires_grad_()
     found = likelihood(output).log_prob(x)
     torch.testing.assert_close(found.double(), exact, rtol=2e-6, atol=3e-5)
-    parameter = likelihood.inverse_dispersion_unconstrained
-    slopes = torch.autograd.grad(found.sum(), (output, parameter))
+    slopes = torch.autograd.grad(found.sum(), (output, likelihood.spread))
     expected = torch.autograd.grad(exact.sum(), (wide, total))
-    expected = (expected[0], expected[1] * theta)  # of the logarithm
+    expected = (expected[0], expected[1] * -2 * theta**1.5)  # of theta's root, inverted
     for slope, right in zip(slopes, expected, strict=True):
         torch.testing.assert_close(slope.double(), right, rtol=1e-4, atol=1e-4)
 

@@ -9,13 +9,21 @@ import pyro.distributions as dist
 import pytest
 import torch
 from explained import explained
-from torch import Tensor
+from torch import Tensor, nn
 from vae_parts import mixed, programs, trained
 
-from pyro_lvm.distributions import CategoricalLikelihood, GaussianLikelihood
+import pyro_lvm
+from pyro_lvm.distributions import (
+    CategoricalLikelihood,
+    GaussianLikelihood,
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
+)
 from pyro_lvm.distributions.likelihoods import LIKELIHOODS
 from pyro_lvm.errors import PyroLVMError
+from pyro_lvm.guides import AmortizedNormal
 from pyro_lvm.models import VAE
+from pyro_lvm.nn import MLP
 from pyro_lvm.objectives import ELBO, IWAE
 
 OUTSIDE: list[tuple[Any, float]] = [
@@ -113,3 +121,32 @@ def test_start_at_the_mean_of_the_data(name: str) -> None:
 def test_counts_that_are_all_zero_have_a_start(likelihood: str) -> None:
     model = VAE(6, 2, (), likelihood, data_mean=torch.zeros(6))
     assert model.decode(torch.zeros(2)).mean.isfinite().all()
+
+
+class Logarithms(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = MLP(3, None, (8,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.network(x.log1p())
+        return features
+
+
+@pytest.mark.parametrize("of_data", [True, False])
+def test_steady_counts_are_fitted_as_well_as_by_a_poisson(of_data: bool) -> None:
+    """Where a latent explains what they vary by; started at an inverse dispersion of 1 too."""
+    rates = torch.tensor([3.0, 20.0, 60.0])
+    weights = torch.tensor([0.5, -0.4, 0.3])
+    x, new = (torch.poisson(rates * (torch.randn(n, 1) * weights).exp()) for n in (1500, 500))
+    start = NegativeBinomialLikelihood.of(x) if of_data else NegativeBinomialLikelihood(3)
+    evidence = []
+    for likelihood in (start, PoissonLikelihood(3)):
+        pyro.set_rng_seed(0)
+        model = VAE(3, 1, (8,), likelihood, data_mean=x.mean(0))
+        guide = AmortizedNormal(Logarithms(), encoder_features=8, latent_features=1)
+        options: dict[str, Any] = {"diagnostic_particles": 0, "progress": False}
+        pyro_lvm.fit(model, guide, x, IWAE(5), max_steps=400, lr=0.01, **options)
+        evidence.append(IWAE(200).bound(model, guide, new))
+    difference = evidence[0] - evidence[1]
+    assert difference.mean() > -0.01 - 3 * difference.std() / len(new) ** 0.5

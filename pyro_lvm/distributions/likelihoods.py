@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from pyro.nn import PyroModule, PyroParam
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_lvm.distributions.negative_binomial import (
     PreciseNegativeBinomial,
@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _LEAST = 1e-3  # a mean to start at is no nearer to the edge of what is possible
+_LEAST_DISPERSION = 1e-8  # counts below 1e8 do not tell it from none
 
 
 class Likelihood(PyroModule):
@@ -145,9 +146,10 @@ class NegativeBinomialLikelihood(Likelihood):
     r"""Counts that vary more than Poisson ones; the outputs are the logarithms of the means.
 
     In the parameters of single-cell models, mean :math:`\mu` and inverse dispersion
-    :math:`\theta`, the variance is :math:`\mu + \mu^2 / \theta`. One positive parameter a column,
-    ``inverse_dispersion`` ``(D,)``. It is learned by its logarithm, in small steps: start it near
-    the data by :meth:`of`, or counts of little dispersion are fitted too wide.
+    :math:`\theta`, the variance is :math:`\mu + \mu^2 / \theta`: that of Poisson counts whose
+    rates vary by a factor of mean 1 and standard deviation :math:`\theta^{-1/2}`. This deviation
+    is the parameter, ``spread`` ``(D,)``: steps of a learning rate reach 0, Poisson counts, sooner
+    than a large :math:`\theta` or its logarithm. :meth:`of` starts near the data.
 
     References:
         Lopez, Regier, Cole, Jordan, Yosef (2018), *Deep generative modeling for single-cell
@@ -163,14 +165,16 @@ class NegativeBinomialLikelihood(Likelihood):
         (tensor([1., 1.], grad_fn=...), tensor([2., 2.], grad_fn=...))
     """
 
-    inverse_dispersion: Tensor
-
     def __init__(self, features: int, inverse_dispersion: Tensor | float = 1.0) -> None:
         super().__init__(features)
-        start = torch.as_tensor(inverse_dispersion, dtype=torch.get_default_dtype())
-        self.inverse_dispersion = PyroParam(  # type: ignore[assignment]
-            start.expand(features).clone(), constraint=constraints.positive
-        )
+        theta = torch.as_tensor(inverse_dispersion, dtype=torch.get_default_dtype())
+        squares = (1 / theta - _LEAST_DISPERSION).clamp(min=_LEAST_DISPERSION)
+        self.spread = nn.Parameter(squares.sqrt().expand(features).clone())
+
+    @property
+    def inverse_dispersion(self) -> Tensor:
+        r""":math:`\theta`, ``(D,)``."""
+        return 1 / (self.spread.square() + _LEAST_DISPERSION)
 
     @classmethod
     def of(cls, x: Tensor) -> NegativeBinomialLikelihood:
