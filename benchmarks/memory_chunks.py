@@ -1,10 +1,11 @@
-"""Memory of a whole step in chunks, of particles or of mixing draws, beside all at once."""
+"""Memory and time of a step in chunks, of particles or of mixing draws, beside all at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from statistics import mean
+from statistics import mean, median
+from time import process_time
 from typing import Any
 
 import pyro
@@ -16,15 +17,18 @@ from benchmarks.programs import NETWORKS, Guide, Model, Sizes, data
 from pyro_lvm.guides import SemiImplicitGuide
 from pyro_lvm.models import VAE
 from pyro_lvm.objectives import IWAE, SIVI
+from pyro_lvm.training import CompiledLoss
 
 __all__ = ["Measured", "measure", "section"]
 
-NETWORK, CHUNK, REPETITIONS = "digits", 50, 3
+NETWORK, CHUNK, REPETITIONS, ROUNDS = "digits", 50, 3, 5
 TEXT = """## Steps in chunks, on the CPU
 
 {network}: {sizes} on a batch of {batch}. Held is what waits between the forward and the backward
 pass, peak the most at any time of a step, both above what there was before, by the allocator's
-record: means of {repetitions} repetitions and the largest deviation from them.
+record: means of {repetitions} repetitions and the largest deviation from them. Time is that of the
+CPU over a step of as many draws at once that takes its turn in the same round: the median of
+{rounds} rounds and their range. Compiled is a chunk's programs and their gradient (`CompiledLoss`).
 
 An array is one number for each draw and datum, here {array:.2f} MiB. For a bound of any form the
 least is the peak of one chunk and one array, the derivatives by the log-weights. Ours holds two
@@ -40,17 +44,19 @@ Loss = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Measured:
-    """Bytes of each repetition.
+    """One way to take a step.
 
     Attributes:
         step: what was drawn, and how many at a time.
-        held: between the passes.
-        peak: at most.
+        held: bytes between the passes, of each repetition.
+        peak: bytes at most.
+        time: CPU time over that of all draws at once, of each round.
     """
 
     step: str
     held: list[int]
     peak: list[int]
+    time: list[float]
 
 
 def section(draws: int) -> str:
@@ -61,51 +67,68 @@ def section(draws: int) -> str:
         sizes=sizes,
         batch=sizes.batch_size,
         repetitions=REPETITIONS,
+        rounds=ROUNDS,
         array=draws * sizes.batch_size * 4 / 2**20,
         state=torch.get_rng_state().numel(),
         table=_table([*measure(sizes, draws)]),
     )
 
 
-def measure(sizes: Sizes, draws: int) -> Iterator[Measured]:
-    """Steps of one chunk's draws, of ``draws`` in chunks, and of ``draws`` at once."""
-    for losses, symbol in ((_by_particles, "K"), (_by_mixing_draws, "J")):
-        for count, chunk in ((CHUNK, None), (draws, CHUNK), (draws, None)):
-            found = [_measured(losses(sizes, count, chunk), r) for r in range(REPETITIONS)]
-            how = f"{symbol} = {count}" + (f", {chunk} at a time" if chunk else "")
-            for name in found[0]:
-                held, peak = zip(*(each[name] for each in found), strict=True)
-                yield Measured(f"{name}, {how}", [*held], [*peak])
+def measure(sizes: Sizes, draws: int, backend: str = "inductor") -> Iterator[Measured]:
+    """Steps of one chunk's draws, of ``draws`` in chunks, and of ``draws`` at once, the last."""
+    pyro.set_rng_seed(0)
+    for losses in (
+        _by_particles(sizes, draws, "reparam", backend),
+        _by_particles(sizes, draws, "dreg", backend),
+        _by_mixing_draws(sizes, draws),
+    ):
+        for loss in losses.values():
+            loss().backward()  # finds the plates, and makes the gradients
+        times = _interleaved(losses)
+        for (step, loss), time in zip(losses.items(), times, strict=True):
+            repeated = range(REPETITIONS)
+            held = [held_memory(loss) for _ in repeated]
+            peak = [peak_memory(lambda loss=loss: loss().backward()) for _ in repeated]
+            yield Measured(step, held, peak, [a / b for a, b in zip(time, times[-1], strict=True)])
+
+
+def _interleaved(losses: dict[str, Loss]) -> list[list[float]]:
+    """Seconds of CPU time of each, a round after the other."""
+    rounds = [[_seconds(loss) for loss in losses.values()] for _ in range(ROUNDS)]
+    return [[*times] for times in zip(*rounds, strict=True)]
+
+
+def _seconds(loss: Loss) -> float:
+    started = process_time()
+    loss().backward()
+    return process_time() - started
 
 
 def _table(rows: list[Measured]) -> str:
-    by_objective = sorted(rows, key=lambda row: row.step.split(",")[0])
-    lines = [f"| {row.step} | {_spread(row.held)} | {_spread(row.peak)} |" for row in by_objective]
-    return "\n".join(["| step | held, MiB | peak, MiB |", "| --- | --- | --- |", *lines])
+    lines = [
+        f"| {row.step} | {_spread(row.held)} | {_spread(row.peak)} | {median(row.time):.2f} "
+        f"({min(row.time):.2f} to {max(row.time):.2f}) |"
+        for row in rows
+    ]
+    head = ["| step | held, MiB | peak, MiB | time |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *lines])
 
 
-def _measured(losses: dict[str, Loss], seed: int) -> dict[str, tuple[int, int]]:
-    pyro.set_rng_seed(seed)
-    for loss in losses.values():
-        loss().backward()  # finds the plates, and makes the gradients
-    return {name: _memory(loss) for name, loss in losses.items()}
-
-
-def _memory(loss: Loss) -> tuple[int, int]:
-    """Bytes between the passes, and at most."""
-    return held_memory(loss), peak_memory(lambda: loss().backward())
-
-
-def _by_particles(sizes: Sizes, draws: int, chunk: int | None) -> dict[str, Loss]:
+def _by_particles(sizes: Sizes, draws: int, gradient: str, backend: str) -> dict[str, Loss]:
     model, guide, x = Model(sizes), Guide(sizes), data(sizes, torch.device("cpu"))
+    in_chunks = IWAE(draws, gradient, chunk_particles=CHUNK)
     losses: dict[str, Any] = {
-        f"IWAE {gradient}": IWAE(draws, gradient, chunk_particles=chunk)(model, guide)
-        for gradient in ("reparam", "dreg")
+        f"K = {CHUNK}": IWAE(CHUNK, gradient)(model, guide),
+        f"K = {draws}, {CHUNK} at a time": in_chunks(model, guide),
+        f"K = {draws}, {CHUNK} at a time, compiled": CompiledLoss(
+            in_chunks, model, guide, backend=backend
+        ),
+        f"K = {draws}": IWAE(draws, gradient)(model, guide),
     }
-    return {name: lambda loss=loss: loss(x) for name, loss in losses.items()}
+    return {f"IWAE {gradient}, {name}": lambda loss=loss: loss(x) for name, loss in losses.items()}
 
 
-def _by_mixing_draws(sizes: Sizes, draws: int, chunk: int | None) -> dict[str, Loss]:
+def _by_mixing_draws(sizes: Sizes, draws: int) -> dict[str, Loss]:
     model = VAE(sizes.in_features, sizes.latent_features, sizes.hidden)
     guide = SemiImplicitGuide(
         in_features=sizes.in_features,
@@ -114,9 +137,17 @@ def _by_mixing_draws(sizes: Sizes, draws: int, chunk: int | None) -> dict[str, L
         noise_features=sizes.latent_features,
         noise_hidden=sizes.hidden[:1],
     )
-    loss: Any = SIVI(num_mixing=draws, chunk_mixing=chunk)(model, guide)
     x = data(sizes, torch.device("cpu"))
-    return {"SIVI reparam": lambda: loss(x)}
+
+    def loss(count: int, chunk: int | None = None) -> Loss:
+        module: Any = SIVI(num_mixing=count, chunk_mixing=chunk)(model, guide)
+        return lambda: module(x)
+
+    return {
+        f"SIVI reparam, J = {CHUNK}": loss(CHUNK),
+        f"SIVI reparam, J = {draws}, {CHUNK} at a time": loss(draws, CHUNK),
+        f"SIVI reparam, J = {draws}": loss(draws),
+    }
 
 
 def _spread(values: list[int]) -> str:

@@ -385,6 +385,6 @@ with tempfile.TemporaryDirectory() as folder:
 # - `compile=True` for runs of more than a few thousand steps; small models and small batches gain
 #   most. Short runs do not earn back the half minute, and `compile="graph"` needs none.
 # - Read the warning, if there is one: it names the line that cannot be recorded.
-# - `chunk_particles` buys memory with one more forward pass.
+# - `chunk_particles` buys memory with one more forward pass; `compile=True` takes it too.
 # - Arrays on disk, several processes and another precision are arguments, or a command, and leave
 #   the programs as they are.
