@@ -392,7 +392,7 @@ def test_a_file_that_cannot_be_read(
     def unreadable(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "x.npz")
 
-    monkeypatch.setattr("pyro_lvm.cli.runs.load", unreadable)
+    monkeypatch.setattr("pyro_lvm.cli.runs.read_data", unreadable)
     assert "file x.npz: expected one that can be read or written, got Permission denied" in refused(
         capsys, "fit"
     )

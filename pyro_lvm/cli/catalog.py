@@ -12,10 +12,11 @@ from typing import Any
 from pyro.nn import PyroModule
 
 from pyro_lvm import data, guides, models, objectives
+from pyro_lvm.cli.imported import imported, is_path
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.objective import Objective
 
-__all__ = ["KINDS", "build", "default_gradient", "lines", "pick"]
+__all__ = ["KINDS", "build", "default_gradient", "lines", "pick", "read_data"]
 
 Maker = Callable[..., Any]
 
@@ -53,7 +54,7 @@ def _first_line(maker: Maker) -> str:
 
 
 def pick(kind: str, name: str) -> Maker:
-    """The class or loader called ``name``.
+    """The class or loader called ``name``, or at that import path.
 
     Raises:
         PyroLVMError: there is none; the message names the nearest.
@@ -66,11 +67,26 @@ def pick(kind: str, name: str) -> Maker:
     known = KINDS[kind]
     if name in known:
         return known[name]
+    if is_path(name):
+        return _checked(kind, name, imported(kind, name))
     close = get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     raise PyroLVMError(
-        explain(kind, f"one of {sorted(known)}", repr(name), f"{hint}See pyro-lvm list.")
+        explain(
+            kind,
+            f"one of {sorted(known)}, or your own as module.Class",
+            repr(name),
+            f"{hint}See pyro-lvm list.",
+        )
     )
+
+
+def _checked(kind: str, name: str, maker: Maker) -> Maker:
+    is_objective = inspect.isclass(maker) and issubclass(maker, Objective)
+    if kind != "objectives" or is_objective:
+        return maker
+    hint = "Extend pyro_lvm.objectives.Objective and write bound_per_datum."
+    raise PyroLVMError(explain(name, "a subclass of Objective", f"{maker!r}", hint))
 
 
 def default_gradient(name: str) -> str:
@@ -110,5 +126,23 @@ def build(kind: str, name: str, options: Mapping[str, Any], **fixed: Any) -> Any
     needed = [n for n, p in parameters.items() if p.default is p.empty and p.kind not in _REST]
     if missing := [n for n in needed if given.get(n) is None]:
         expected, found = "a choice that options can build", f"one that needs {missing[0]!r}"
-        raise PyroLVMError(explain(name, expected, found, f"Use pyro_lvm.{kind}.{name} in Python."))
+        hint = f"Use pyro_lvm.{kind}.{name} in Python."
+        if is_path(name):
+            hint = f"Pass --{kind[:-1]}.options.{missing[0]}, or give it a default."
+        raise PyroLVMError(explain(name, expected, found, hint))
     return maker(**given)
+
+
+def read_data(name: str, options: Mapping[str, Any]) -> data.DataSplits:
+    """The data set called ``name``, or what the function at that import path returns.
+
+    Raises:
+        PyroLVMError: there is none, or it returns something else.
+    """
+    if not is_path(name):
+        return data.load(name, **options)
+    splits = imported("data", name)(**options)
+    if isinstance(splits, data.DataSplits):
+        return splits
+    expected, found = "a pyro_lvm.data.DataSplits", f"a {type(splits).__name__}"
+    raise PyroLVMError(explain(name, expected, found, "Return one: rows to train, judge and test."))

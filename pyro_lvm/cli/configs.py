@@ -26,7 +26,8 @@ class DataConfig:
     """Which data, split into parts that never change.
 
     Args:
-        name: a data set of `pyro-lvm list`.
+        name: a data set of `pyro-lvm list`, or module.function of your own that returns
+            DataSplits.
         options: further arguments of its loader.
     """
 
@@ -39,7 +40,9 @@ class ModelConfig:
     """Which generative model; the number of features comes from the data.
 
     Args:
-        name: a model of `pyro-lvm list`.
+        name: a model of `pyro-lvm list`, or module.Class of your own: a PyroModule with an
+            attribute latent_features, made of those of the arguments below, in_features and
+            data_mean that it takes.
         latent_features: size of the latent variable, or sizes of several, from the data up.
         hidden: hidden sizes of its networks, if it has any.
         options: further arguments of the model's class.
@@ -56,7 +59,8 @@ class GuideConfig:
     """Which family of guides; its sizes come from the data and the model.
 
     Args:
-        name: a guide of `pyro-lvm list`.
+        name: a guide of `pyro-lvm list`, or module.Class of your own: a PyroModule, made of
+            those of model, in_features, latent_features and hidden that it takes.
         hidden: hidden sizes of its networks, if it has any.
         options: further arguments of the guide's class.
     """
@@ -71,7 +75,7 @@ class ObjectiveConfig:
     """Which bound, with which gradient and how many draws.
 
     Args:
-        name: an objective of `pyro-lvm list`.
+        name: an objective of `pyro-lvm list`, or module.Class of your own.
         gradient: reparam, stl, dreg, score, ...; by default dreg, or what the objective takes.
         num_particles: draws per datum in training, K.
         options: further arguments of the objective's class, such as alpha of Renyi.

@@ -12,9 +12,9 @@ import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
+from pyro_lvm.cli.catalog import read_data
 from pyro_lvm.cli.configs import CompareConfig, FitConfig, ObjectiveConfig
 from pyro_lvm.cli.runs import Plan
-from pyro_lvm.data import load
 from pyro_lvm.errors import CheckpointError, PyroLVMError, explain
 from pyro_lvm.objective import Objective
 from pyro_lvm.training.checkpoint import CheckpointFolder
@@ -69,7 +69,7 @@ def restore(folder: Path, objective: str | None = None, seed: int | None = None)
     """
     config = _config(folder)
     choice, seed, place = _chosen(config, folder, objective, seed)
-    plan = Plan(config, load(config.data.name, **config.data.options))
+    plan = Plan(config, read_data(config.data.name, config.data.options))
     model, guide = plan.programs(seed)
     bound = plan.objective(choice, model)
     content = CheckpointFolder(place / "checkpoints").latest()

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pyro
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_lvm.annealing import LinearWarmup
-from pyro_lvm.cli.catalog import build, default_gradient, pick
+from pyro_lvm.cli.catalog import build, default_gradient, pick, read_data
 from pyro_lvm.cli.configs import ObjectiveConfig, RunConfig
 from pyro_lvm.cli.evaluation import Evaluation, evaluate
-from pyro_lvm.data import DataSplits, load
+from pyro_lvm.cli.imported import is_path
+from pyro_lvm.data import DataSplits
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.models import VAEAC
 from pyro_lvm.models.fluorescence import FluorescenceModel
@@ -43,10 +44,12 @@ class Plan:
             PyroLVMError: an unknown name, options that something does not take, or an objective
                 that these programs cannot be trained by.
         """
-        plan = cls(config, load(config.data.name, **config.data.options))
+        plan = cls(config, read_data(config.data.name, config.data.options))
         model, guide = plan.programs(seed=0)
         for objective in objectives:
-            plan.objective(objective, model).differentiable_loss(model, guide, plan.test[:2])
+            bound = plan.objective(objective, model)
+            bound.differentiable_loss(model, guide, plan.test[:2])
+            _check_per_datum(config.model.name, bound.bound(model, guide, plan.test[:2]))
         return plan
 
     @property
@@ -113,15 +116,18 @@ class Plan:
             hidden=config.hidden,
             data_mean=rows.mean(0),
         )
+        _check_module("model.name", config.name, model)
         if not hasattr(model, "latent_features"):
-            known = repr(config.name)
             hint = "Use pyro_lvm.fit in Python, or model.name=VAE here."
-            raise PyroLVMError(explain("model.name", "a model with latents a row", known, hint))
+            if is_path(config.name):
+                hint = "Give it latent_features: the size of 'z', or sizes by site in a dict."
+            found = f"{config.name!r} without latent_features"
+            raise PyroLVMError(explain("model.name", "a model with latents a row", found, hint))
         return model
 
     def _guide(self, model: Any) -> Any:
         config = self.config.guide
-        return build(
+        guide = build(
             "guides",
             config.name,
             config.options,
@@ -131,6 +137,8 @@ class Plan:
             hidden=config.hidden,
             **{name: getattr(model, name) for name in _SHARED if hasattr(model, name)},
         )
+        _check_module("guide.name", config.name, guide)
+        return guide
 
     def _train(
         self, model: Any, guide: Any, bound: Objective, seed: int, folder: Path
@@ -161,6 +169,20 @@ class Plan:
 
 def _warm_up(steps: int) -> dict[str, LinearWarmup]:
     return {"beta": LinearWarmup(steps)} if steps > 0 else {}
+
+
+def _check_module(where: str, name: str, program: Any) -> None:
+    if not isinstance(program, nn.Module):
+        hint = "Write it as a pyro.nn.PyroModule whose forward is the program."
+        found = f"a {type(program).__name__} from {name}"
+        raise PyroLVMError(explain(where, "a class that makes an nn.Module", found, hint))
+
+
+def _check_per_datum(name: str, bound: Tensor) -> None:
+    if bound.shape != (2,):
+        hint = "Open a plate over the rows around every latent, or use pyro_lvm.fit in Python."
+        expected, found = "a bound for each of 2 rows", f"shape {tuple(bound.shape)}"
+        raise PyroLVMError(explain(f"model {name}", expected, found, hint))
 
 
 def _check_of_rows(model: str) -> None:
