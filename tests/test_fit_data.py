@@ -15,6 +15,7 @@ from pyro_lvm.errors import DataError
 from pyro_lvm.guides import AmortizedNormal
 from pyro_lvm.models import FactorAnalysis
 from pyro_lvm.objectives import ELBO
+from pyro_lvm.training.inputs import as_dataset, split
 from pyro_lvm.training.loader import Batches
 
 
@@ -31,7 +32,7 @@ class Rows(Dataset[Any]):
 
 def test_all_forms_of_data_give_the_same_run() -> None:
     x = data()
-    forms = [x, x.numpy(), (x,), [x], {"x": x}, Rows(x), TensorDataset(x)]
+    forms = [x, x.numpy(force=True), (x,), [x], {"x": x}, Rows(x), TensorDataset(x)]
     histories = [train(x=form).history for form in forms]
     assert all(history == histories[0] for history in histories)
 
@@ -52,6 +53,22 @@ def test_a_dataloader_keeps_its_batches_and_is_reproducible() -> None:
     assert runs[0].history["step"] == [*range(1, 11)]
     own = DataLoader(Rows(data()), batch_size=8, shuffle=True, generator=torch.Generator())
     assert train(x=own).history == train(x=own).history
+
+
+@pytest.mark.parametrize(
+    "form",
+    [lambda x: x, TensorDataset, lambda x: DataLoader(TensorDataset(x), batch_size=4, shuffle=True)],
+)
+def test_the_default_device_changes_no_order(form: Any) -> None:
+    def order() -> list[list[int]]:
+        training, held_out = split(as_dataset(form(x), "data"), 0.5, seed=0)
+        parts = [Batches(part, 4, seed=0) for part in (form(x), training, held_out)]
+        return [batch.args[0].tolist() for part in parts for batch in part.epoch(0)]
+
+    x = torch.arange(10, device="cpu")
+    expected = order()
+    with torch.device("meta"):
+        assert order() == expected
 
 
 def test_batches_cover_the_data_once_an_epoch_and_in_a_new_order() -> None:

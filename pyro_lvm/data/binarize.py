@@ -32,9 +32,12 @@ class Binarize:
 
         Args:
             batch: values in [0, 1].
-            generator: of the device of ``batch``; None is torch's own.
+            generator: of any device, on which the numbers are drawn; None is torch's own.
         """
-        return torch.bernoulli(batch, generator=generator)
+        if generator is None:
+            return torch.bernoulli(batch)
+        means = batch.to(generator.device)
+        return torch.bernoulli(means, generator=generator).to(batch.device)
 
     def __repr__(self) -> str:
         return "Binarize()"

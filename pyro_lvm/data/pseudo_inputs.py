@@ -23,7 +23,7 @@ def pseudo_inputs(
     Args:
         rows: ``(N, D)`` data.
         count: C, from 1 to N - 1.
-        generator: draws them; None is torch's own.
+        generator: of any device, draws them; None is torch's own.
 
     Returns:
         ``(C, D)`` pseudo-inputs and the other ``(N - C, D)``, in the order that they had.
@@ -40,6 +40,7 @@ def pseudo_inputs(
     if not 0 < count < len(rows):
         expected = f"from 1 to {len(rows) - 1}"
         raise DataError(explain("count", expected, str(count), "Leave rows to train on."))
-    order = torch.randperm(len(rows), generator=generator).to(rows.device)
+    where = None if generator is None else generator.device
+    order = torch.randperm(len(rows), generator=generator, device=where).to(rows.device)
     drawn = torch.zeros_like(order, dtype=torch.bool).index_fill(0, order[:count], True)
     return rows[drawn], rows[~drawn]

@@ -65,7 +65,7 @@ class RandomMasks:
         if not isinstance(batch, Tensor):
             found, hint = f"a {type(batch).__name__}", "Pass fit one tensor, NaN where missing."
             raise DataError(explain("batch of RandomMasks", "a tensor", found, hint))
-        seed = int(torch.randint(_SEEDS, (), generator=generator))
+        seed = int(torch.randint(_SEEDS, (), generator=generator, device="cpu"))
         shaped = batch if self.shape is None else batch.reshape(len(batch), *self.shape)
         mask = self.generate(shaped, seed=seed, **self.options)
         return batch, mask.reshape(batch.shape)

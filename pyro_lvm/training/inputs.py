@@ -68,7 +68,7 @@ def split(dataset: Dataset[Any], fraction: float, seed: int) -> tuple[Dataset[An
                 "Pass a fraction such as 0.1, or the held-out data themselves.",
             )
         )
-    order = torch.randperm(total, generator=generator_at(seed, "split")).tolist()
+    order = torch.randperm(total, generator=generator_at(seed, "split"), device="cpu").tolist()
     return _subset(dataset, order[held_out:]), _subset(dataset, order[:held_out])
 
 
@@ -98,8 +98,10 @@ def _as_arrays(data: Data, name: str) -> Arrays:
 
 
 def _constant(value: Any) -> Array:
-    """As a tensor without the graph it may come with; what is on disk stays there."""
-    return value if isinstance(value, np.memmap) else torch.as_tensor(value).detach()
+    """As a tensor without the graph it may come with, where it is; on disk too."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    return value if isinstance(value, np.memmap) else torch.as_tensor(value, device="cpu")
 
 
 def _describe(data: Data) -> str:

@@ -20,6 +20,9 @@ __all__ = ["Batch", "Batches", "Transform"]
 
 Transform = Callable[[Any, torch.Generator], Any]
 
+_ON_CPU = torch.device("cpu")
+"""Where orders are drawn, whatever the default device."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -102,7 +105,9 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch`` from position ``start`` on."""
-        loader = self._reader(self._order(epoch)[start:], epoch)
+        order = self._order(epoch)[start:]
+        with _ON_CPU:  # where torch draws a seed by the loader's generator
+            loader = iter(self._reader(order, epoch))
         for position, raw in enumerate(loader, start):
             if self.transform is not None:
                 generator = generator_at(self.seed, "transform", epoch, position, self.rank)
@@ -110,7 +115,8 @@ class Batches:
             yield Batch.of(self.to_device(raw))
 
     def _order(self, epoch: int) -> list[list[int]]:
-        batches = self._loader_order(epoch) if self.loader else self._own_order(epoch)
+        with _ON_CPU:
+            batches = self._loader_order(epoch) if self.loader else self._own_order(epoch)
         shares = [self._share(batch) for batch in batches]
         return [share for share in shares if len(share) >= self.min_size]
 

@@ -44,12 +44,12 @@ class Rows(Dataset[Any]):
         return _map(lambda batch: batch[0], self.__getitems__([index]))
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
-        rows = torch.as_tensor(indices)
+        rows = torch.as_tensor(indices, device="cpu")
         return _map(partial(read, rows=self._chosen(rows)), self.arrays)
 
     def some(self, indices: Sequence[int]) -> Rows:
         """Some of these rows; nothing is copied."""
-        return Rows(self.arrays, self._chosen(torch.as_tensor(indices)))
+        return Rows(self.arrays, self._chosen(torch.as_tensor(indices, device="cpu")))
 
     def _chosen(self, rows: Tensor) -> Tensor:
         return rows if self.chosen is None else self.chosen[rows]
