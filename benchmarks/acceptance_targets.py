@@ -21,6 +21,8 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
+from pyro_lvm.random_state import kept_random_state
+
 __all__ = ["TARGETS", "Radial", "mixture", "model", "scores"]
 
 EXACT = 200_000  # draws for moments and masses
@@ -91,7 +93,7 @@ _known: dict[str, _Known] = {}
 def known(name: str) -> _Known:
     """Moments and masses, from exact draws of a seed of their own."""
     if name not in _known:
-        with torch.random.fork_rng():
+        with kept_random_state():
             torch.manual_seed(0)
             z = TARGETS[name].sample((EXACT,))
         statistics = _statistics(z)

@@ -28,6 +28,7 @@ from benchmarks.suite import Suite
 from benchmarks.time_to_bound_methods import METHODS
 from pyro_lvm.data import digits, mnist
 from pyro_lvm.objectives import IWAE
+from pyro_lvm.random_state import kept_random_state
 
 __all__ = ["SUITE", "Race"]
 
@@ -95,7 +96,7 @@ def _batches(splits: Any, batch_size: int, seed: int) -> Iterator[Tensor]:
 
 
 def _test_bound(model: Model, guide: Guide, test: Tensor) -> float:
-    with torch.random.fork_rng(devices=[]):
+    with kept_random_state():
         torch.manual_seed(0)
         return IWAE(100).bound(model, guide, test).mean().item()
 

@@ -62,7 +62,7 @@ def simulate(
         >>> recording.traces.shape, recording.spikes.sum(-1)
         (torch.Size([3, 600]), tensor([...]))
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         return record(draw_cells(preset, num_cells, rate, spikes=spikes), num_frames, bursts)
 

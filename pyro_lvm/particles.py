@@ -24,6 +24,7 @@ from pyro_lvm.densities import guide_sites, log_prob, log_q_by_route
 from pyro_lvm.enumeration import Enumerates, Enumerator, is_enumerated, is_summed_out, sum_out
 from pyro_lvm.errors import PlateError, ProgramError, explain
 from pyro_lvm.layout import Layout, Scale, scaled
+from pyro_lvm.random_state import kept_random_state
 from pyro_lvm.tracing import Program, Recorder, Site
 
 __all__ = [
@@ -149,8 +150,7 @@ def inspect(model: Program, guide: Program, args: Any, kwargs: Any, mixes: bool 
     Raises:
         ProgramError: names, plates or shapes that do not fit; see ``pyro_lvm.checks``.
     """
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices), torch.no_grad():
+    with kept_random_state(), torch.no_grad():
         q = record_checked(guide, args, kwargs, Recorder(None, _ANY))
         given = {name: site.value for name, site in q.sites.items() if not site.is_observed}
         p = record_checked(model, args, kwargs, Recorder(None, _ANY, given, q.plates))

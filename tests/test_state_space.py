@@ -15,6 +15,7 @@ from pyro_lvm.errors import DataError, ProgramError
 from pyro_lvm.guides import AutoregressiveGuide
 from pyro_lvm.models import LinearGaussianSSM
 from pyro_lvm.objectives import IWAE
+from pyro_lvm.random_state import kept_random_state
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -125,7 +126,7 @@ def test_a_reversed_chain_runs_backwards() -> None:
         torch.testing.assert_close(getattr(backward, of), getattr(forward, of).flip(-2))
     covariance = forward.covariance_matrix.flip(0)
     torch.testing.assert_close(backward.covariance_matrix, covariance)
-    with torch.random.fork_rng():
+    with kept_random_state():
         draw = forward.rsample()
     torch.testing.assert_close(backward.rsample(), draw.flip(-2))
 

@@ -27,6 +27,7 @@ LAYERS = (
     "chains",
     "kept_chains",
     "parameters",
+    "random_state",
     "recomputation",
     "tracing",
     "frozen",

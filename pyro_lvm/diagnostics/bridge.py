@@ -20,6 +20,7 @@ from pyro_lvm.diagnostics.restarts import joined, restarts
 from pyro_lvm.errors import PyroLVMError, explain
 from pyro_lvm.inference_data import as_container
 from pyro_lvm.objective import Objective
+from pyro_lvm.random_state import kept_random_state
 
 __all__ = ["to_inference_data"]
 
@@ -188,7 +189,6 @@ def _seeded(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
+    with kept_random_state():
         torch.manual_seed(seed)
         yield

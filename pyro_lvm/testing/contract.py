@@ -14,6 +14,7 @@ from pyro.nn import PyroModule
 
 from pyro_lvm.errors import explain
 from pyro_lvm.parameters import allow_local_parameters
+from pyro_lvm.random_state import kept_random_state
 
 __all__ = ["ROUNDING", "ContractError", "discover", "require", "strict"]
 
@@ -70,7 +71,7 @@ def require(holds: bool, where: str, expected: str, found: object, hint: str) ->
 def strict(*programs: object) -> Iterator[None]:
     """Seeded, warnings as errors, Pyro's checks on, parameters local, the store set aside."""
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng())
+        stack.enter_context(kept_random_state())
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(pyro.validation_enabled())
         stack.enter_context(pyro.settings.context(module_local_params=True))

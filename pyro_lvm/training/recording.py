@@ -20,6 +20,7 @@ import pyro_lvm
 from pyro_lvm.annealing import at_step
 from pyro_lvm.objective import Objective
 from pyro_lvm.own_step import resting
+from pyro_lvm.random_state import kept_random_state
 from pyro_lvm.training.fabric import Fabric
 from pyro_lvm.training.kinds import Call
 from pyro_lvm.training.updating import Update
@@ -128,11 +129,10 @@ def undisturbed(objective: Objective, loss: nn.Module) -> Iterator[None]:
 
     Steps of its own are not taken within: in several processes they would wait for each other.
     """
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     state = deepcopy(objective.state_dict())
     buffers = [(buffer, buffer.clone()) for buffer in loss.buffers()]
     try:
-        with torch.random.fork_rng(devices), resting():
+        with kept_random_state(), resting():
             yield
     finally:
         found = [
