@@ -60,4 +60,5 @@ def _known(data: NDArray[Any], num_plates: int) -> NDArray[np.bool_]:
     """Of which data ``(*plates, *event)`` anything is observed, ``(*plates,)``."""
     if data.dtype.kind not in "fc":
         return np.ones(data.shape[:num_plates], bool)
-    return (~np.isnan(data)).any(axis=tuple(range(num_plates, data.ndim)))
+    known: NDArray[np.bool_] = (~np.isnan(data)).any(axis=tuple(range(num_plates, data.ndim)))
+    return known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyro
 
@@ -229,7 +230,7 @@ def fit(
             checkpoint_every=checkpoint_every or every_epoch,
         )
         total_steps = limits.total_steps(steps_per_epoch)
-        stepper = _stepper(
+        stepper, rule = _stepper(
             programs,
             objective,
             fabric,
@@ -248,7 +249,7 @@ def fit(
             "num_data": parts.train.num_data,
             "data_checksum": parts.train.checksum,
             "world_size": fabric.world_size,
-            "rule": update_rule(objective, stepper.optimizer.optimizer, stepper.scheduler),
+            "rule": rule,
         }
         snapshots = Snapshots(stepper, objective, state, config, folder)
         if saved is not None:
@@ -312,7 +313,8 @@ def _stepper(
     max_skips: int,
     check_every_step: bool,
     compile: bool | str,
-) -> Stepper:
+) -> tuple[Stepper, dict[str, Any]]:
+    """What takes the steps, and the rule by which it does."""
     parameters = programs.parameters()
     raw = make_optimizer(optimizer, parameters, lr)
     loss = make_loss(objective, programs, compile)
@@ -321,8 +323,9 @@ def _stepper(
     compiled = None  # replayed operation by operation, an update is slower than torch's fused one
     if isinstance(loss, CompiledLoss) and loss.backend == "inductor" and steps_plainly(fabric):
         compiled = CompiledStep(loss, raw, max_grad_norm)
+    rule = update_rule(objective, raw, scheduler)
     loss, wrapped = fabric.setup(loss, raw)
-    return Stepper(
+    stepper = Stepper(
         fabric,
         programs,
         loss,
@@ -335,6 +338,7 @@ def _stepper(
         max_skips,
         check_every_step,
     )
+    return stepper, rule
 
 
 def _how_to_resume(state: TrainingState, run_dir: Path | None) -> str:

@@ -76,8 +76,8 @@ def check_same_run(saved: dict[str, Any], config: dict[str, Any]) -> None:
 
 
 def _deciding(config: dict[str, Any]) -> dict[str, Any]:
-    fixed = {name: config[name] for name in _FIXED if name in config}
-    return fixed | config.get("rule", {})
+    rule: dict[str, Any] = config.get("rule", {})
+    return {name: config[name] for name in _FIXED if name in config} | rule
 
 
 def _refuse_earlier_run(folder: CheckpointFolder | None) -> None:
