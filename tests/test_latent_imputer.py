@@ -194,8 +194,21 @@ def test_cells_of_objects_come_back_as_they_were() -> None:
     )
     codec = TableCodec.of(frame)
     completed = codec.complete(frame, codec.encode(frame).nan_to_num(0.0))
-    assert (completed.dtypes == object).all()
+    assert {str(dtype) for dtype in completed.dtypes} == {"object"}
     assert completed.notna().all(axis=None)
     for name in frame:
         cells = zip(frame[name], completed[name], strict=True)
         assert all(type(new) is type(old) and new == old for old, new in cells if old is not None)
+
+
+@pytest.mark.parametrize("dtype", ["Int64", object])
+def test_counts_of_normal_conditionals_are_not_negative(dtype: Any) -> None:
+    counts = pd.Series(np.random.RandomState(0).poisson(0.5, 60), dtype=dtype)
+    counts[:20] = None
+    frame = pd.DataFrame({"visits": counts, "dose": np.linspace(0.0, 1.0, 60)})
+    completed = small("vgi", max_steps=20).fit(frame).sample(frame, num_imputations=4)
+    drawn = pd.concat([table["visits"][:20] for table in completed])
+    assert (drawn == 0).any()
+    assert (drawn >= 0).all()
+    with explained(ProgramError, "kinds", "no counts", "'count' of ['visits']", "'nonnegative'"):
+        small("vgi", kinds={"visits": "count"}).fit(frame)

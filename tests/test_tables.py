@@ -212,6 +212,16 @@ def test_cells_that_the_schema_does_not_know() -> None:
         schema().encode(frame().drop(columns="height"))
 
 
+def test_numbers_from_zero_stay_there() -> None:
+    """A Normal likelihood knows of no limits."""
+    rain = pd.DataFrame({"rain": [0.0, 0.5, 3.0]})
+    (column,) = Schema.of(rain, {"rain": "nonnegative"}).columns
+    numbers = np.array([-9.0, column.numbers(rain["rain"])[1], np.nan])
+    assert column.restored(numbers).tolist() == pytest.approx([0.0, 0.5, np.nan], nan_ok=True)
+    with explained(DataError, "column 'rain'", "numbers from 0", "-0.5 in row 0", "NA"):
+        Schema.of(-rain[1:].reset_index(drop=True), {"rain": "nonnegative"})
+
+
 @pytest.mark.parametrize("dtype", ["UInt8", "int16", "Int64", "UInt64", "float16"])
 def test_draws_beyond_a_dtype_are_its_last_number(dtype: str) -> None:
     """Not what is left of them in so many bits."""

@@ -11,7 +11,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from pyro_lvm.cli.configs import CommandConfig, TrainConfig
 from pyro_lvm.cli.folders import list_files, open_folder
 from pyro_lvm.cli.impute_report import summary, write_imputations
-from pyro_lvm.imputation import LatentImputer, TableCodec
+from pyro_lvm.imputation import LatentImputer
 from pyro_lvm.missing import read_frame
 from pyro_lvm.nn import check_size
 
@@ -37,7 +37,7 @@ class ImputeConfig(CommandConfig):
         table: CSV file with a first row of names; may come first, without its name
         missing: what stands for a missing cell, beside nothing, NA and NaN, such as ["?"]
         categories: columns of numbers that are names of classes
-        kinds: of columns of numbers by name, real, positive, count or binary
+        kinds: of columns of numbers by name, real, positive, nonnegative, count or binary
         family: the model and how it is trained
         latent_features: size of the latent variable
         hidden: hidden sizes of the networks
@@ -66,9 +66,9 @@ def impute_table(config: ImputeConfig) -> None:
     """Read the table, train, and write completed copies, draws and figures to ``config.out``."""
     frame = read_frame(config.table, missing=config.missing, categories=config.categories)
     cells = _cells(config.table, list(frame.columns))
-    codec = TableCodec.of(frame, config.kinds)  # what cannot be imputed is told before training
-    check_size("num_imputations", config.num_imputations)
     imputer = _imputer(config)
+    codec = imputer.codec_of(frame)  # what cannot be imputed is told before training
+    check_size("num_imputations", config.num_imputations)
     folder = open_folder(config)
     print(f"{config.table}: {summary(frame, codec)}", flush=True)
     _train(imputer, frame, config, folder)

@@ -18,11 +18,12 @@ from sklearn.utils.validation import (  # type: ignore[import-untyped]
 from torch import Tensor
 
 from pyro_lvm.diagnostics import GibbsSweeps, Imputations
+from pyro_lvm.errors import ProgramError, explain
 from pyro_lvm.imputation.budget import Budget, trained
 from pyro_lvm.imputation.families import FAMILIES, Sizes
 from pyro_lvm.imputation.rows import best_of, by_rows
 from pyro_lvm.imputation.tables import TableCodec, check_names
-from pyro_lvm.missing.schema import is_binary
+from pyro_lvm.missing import CountColumn
 from pyro_lvm.nn import check_choice
 from pyro_lvm.training.rng import seeded
 
@@ -45,6 +46,7 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     - A column without any observed cell is refused, as nothing can be learned of it.
     - A row without any observed cell gets what the model makes of no information.
     - A category that was not in the table of :meth:`fit` is refused.
+    - Counts are "nonnegative" numbers to "vgi", drawn by a Normal and rounded.
 
     Args:
         family: "miwae", an importance-weighted VAE of the observed cells; "vaeac", a VAE that
@@ -61,7 +63,8 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         num_imputations: of each cell in :meth:`sample`.
         validation: share of the rows that decides at which step the model was best ("miwae",
             "vaeac"), 2000 of them at most; tables of fewer than 100 are trained to the end.
-        kinds: of columns of a frame by name: "real", "positive", "count" or "binary".
+        kinds: of columns of a frame by name: "real", "positive", "nonnegative", "count" or
+            "binary".
         random_state: a number, a NumPy ``RandomState``, or None.
         chunk_size: rows that are imputed at a time.
         device: "auto", "cpu", "cuda", ...
@@ -132,11 +135,11 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             DataError: a table that nothing can be learned from; see :class:`LatentImputer`.
-            ProgramError: an unknown family, or a size below 1.
+            ProgramError: an unknown family, a size below 1, or counts that were asked for of "vgi".
         """
         check_choice("family", self.family, FAMILIES)
         table = self._checked(X, reset=True)
-        self.codec_ = TableCodec.of(table, self._kinds(table))
+        self.codec_ = self.codec_of(table)
         x = self.codec_.encode(table)
         self._seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         sizes = Sizes(self.latent_features, tuple(self.hidden), self.num_particles, self.max_steps)
@@ -194,6 +197,23 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         count = self.num_imputations if num_imputations is None else num_imputations
         return self._drawn(x, count, self._method(count) if method is None else method)
 
+    def codec_of(self, table: Any) -> TableCodec:
+        """What the columns of a table are taken for: to "vgi" counts are numbers from 0.
+
+        Raises:
+            DataError: a table that nothing can be learned from; see :class:`LatentImputer`.
+            ProgramError: counts that were asked for of "vgi", whose conditionals are Normal.
+        """
+        codec, kinds = TableCodec.of(table, self.kinds), dict(self.kinds or {})
+        counts = [column.name for column in codec.schema.columns if isinstance(column, CountColumn)]
+        if self.family != "vgi" or not counts:
+            return codec
+        if chosen := [name for name in counts if name in kinds]:
+            expected = "no counts under family='vgi', whose conditionals are Normal"
+            hint = "Use 'nonnegative' for them, or family='miwae'."
+            raise ProgramError(explain("kinds", expected, f"'count' of {chosen}", hint))
+        return TableCodec.of(table, {**kinds, **dict.fromkeys(counts, "nonnegative")})
+
     def get_feature_names_out(self, input_features: Any = None) -> Any:
         """Names of the columns of the output: those of the input."""
         check_is_fitted(self)
@@ -245,12 +265,3 @@ class LatentImputer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             ensure_all_finite="allow-nan",
             ensure_min_samples=2 if reset else 1,
         )
-
-    def _kinds(self, table: Any) -> Mapping[Any, str]:
-        """Counts are real to VGI, whose conditionals are Normal."""
-        kinds = dict(self.kinds or {})
-        if self.family != "vgi" or not isinstance(table, pd.DataFrame):
-            return kinds
-        whole = [n for n, dtype in table.dtypes.items() if pd.api.types.is_integer_dtype(dtype)]
-        counts = [name for name in whole if not is_binary(table[name])]
-        return {**dict.fromkeys(counts, "real"), **kinds}

@@ -101,6 +101,7 @@ class RealColumn(Column):
         mean: of the observed cells, of their logarithms if ``log``, and
         scale: their standard deviation.
         log: whether the numbers are logarithms; the likelihood is then log-Normal.
+        least: that the column can have; imputations below, which a Normal makes, become it.
 
     Example:
         >>> series = pd.Series([1.0, 3.0, None], name="dose")
@@ -113,24 +114,26 @@ class RealColumn(Column):
     mean: float
     scale: float
     log: bool = False
+    least: float = -np.inf
 
     @classmethod
-    def of(cls, series: Any, log: bool = False) -> RealColumn:
+    def of(cls, series: Any, log: bool = False, least: float = -np.inf) -> RealColumn:
         """With the mean and scale of the observed cells.
 
         Raises:
-            DataError: a constant column, infinite cells, under ``log`` ones not above 0, or so
-                large or small ones that their variance is no number.
+            DataError: a constant column, infinite cells, ones below ``least``, under ``log`` ones
+                not above 0, or so large or small ones that their variance is no number.
         """
-        raw = cls(series.name, series.dtype, 0.0, 1.0, log).numbers(series)
+        raw = cls(series.name, series.dtype, 0.0, 1.0, log, least).numbers(series)
         with np.errstate(all="ignore"):
             mean, scale = float(np.nanmean(raw)), float(np.nanstd(raw))
         _check_spread(series, raw, scale)
-        return cls(series.name, series.dtype, mean, scale, log)
+        return cls(series.name, series.dtype, mean, scale, log, least)
 
     def numbers(self, series: Any) -> Numbers:
         raw = _floats(series)
         self.check(series, np.isfinite(raw), "finite numbers")
+        self.check(series, raw >= self.least, f"numbers from {self.least:g}")
         if self.log:
             self.check(series, raw > 0, "numbers above 0")
             raw = np.log(raw)
@@ -138,7 +141,7 @@ class RealColumn(Column):
 
     def restored(self, numbers: Numbers) -> Any:
         raw = numbers * self.scale + self.mean
-        return _as_dtype(np.exp(raw) if self.log else raw, self)
+        return _as_dtype(np.maximum(np.exp(raw) if self.log else raw, self.least), self)
 
     @classmethod
     def likelihood(cls, columns: Sequence[Self]) -> Likelihood:

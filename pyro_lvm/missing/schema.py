@@ -21,6 +21,7 @@ __all__ = ["KINDS", "Schema", "is_binary"]
 KINDS: dict[str, Callable[[Any], Column]] = {
     "binary": lambda series: BinaryColumn(series.name, series.dtype),
     "count": CountColumn.of,
+    "nonnegative": lambda series: RealColumn.of(series, least=0.0),
     "positive": lambda series: RealColumn.of(series, log=True),
     "real": RealColumn.of,
 }
@@ -79,7 +80,8 @@ class Schema:
         Args:
             frame: a ``pandas.DataFrame``, with NaN, None or NA anywhere.
             kinds: of columns of numbers whose dtype does not tell, by name: "real", "positive"
-                (real, modelled by its logarithm), "count" or "binary".
+                (real, modelled by its logarithm), "nonnegative" (real, imputations below 0 become
+                0), "count" or "binary".
 
         Raises:
             DataError: no rows or columns, a name twice, an unknown one in ``kinds``, a column
