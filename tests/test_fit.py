@@ -80,6 +80,13 @@ def test_the_config_tells_how_it_was_trained() -> None:
     "options",
     [
         {"batch_size": 0},
+        {"max_steps": True},
+        {"lr": -1.0},
+        {"lr": "fast"},
+        {"max_grad_norm": 0.0},
+        {"max_grad_norm": -1.0},
+        {"seed": None},
+        {"precision": "3-mixed"},
         {"max_steps": -1},
         {"log_every": 0},
         {"on_nonfinite": "ignore"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,17 @@ def check_options(options: dict[str, Any]) -> None:
         )
     for name, least in _LEAST.items():
         value = options[name]
-        if value is not None and (not isinstance(value, int) or value < least):
+        if value is not None and (not _is_integer(value) or value < least):
             raise _refused(name, f"an integer >= {least}", value, f"Pass {name}={least} or more.")
+    if not _is_number(options["lr"]) or options["lr"] < 0:
+        raise _refused("lr", "a number >= 0", options["lr"], "Pass lr=1e-3.")
+    cut = options["max_grad_norm"]
+    if cut is not None and not (_is_number(cut) and cut > 0):  # below 0 it would go uphill
+        hint = "Pass max_grad_norm=10.0, or None to leave gradients as they are."
+        raise _refused("max_grad_norm", "a number above 0", cut, hint)
+    if not _is_integer(options["seed"]):
+        hint = "Pass seed=0; for another run each time, seed=random.randrange(2**32)."
+        raise _refused("seed", "an integer", options["seed"], hint)
     if options["on_nonfinite"] not in ("raise", "skip"):
         raise _refused(
             "on_nonfinite", "'raise' or 'skip'", options["on_nonfinite"], "Pass one of the two."
@@ -80,17 +90,22 @@ def launch(
     """Fabric, started, on as many devices as torchrun has started processes, if it has.
 
     Raises:
-        PyroLVMError: a strategy that takes parameters apart.
+        PyroLVMError: a strategy that takes parameters apart, or what this machine does not have.
     """
     _check_whole(strategy)
     devices, num_nodes = _started_by_torchrun() or (devices, 1)
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
-        strategy=strategy,
-        precision=precision,
-    )
+    wanted = {
+        "accelerator": accelerator,
+        "devices": devices,
+        "strategy": strategy,
+        "precision": precision,
+    }
+    try:
+        fabric = Fabric(num_nodes=num_nodes, **wanted)
+    except (ImportError, RuntimeError, TypeError, ValueError) as error:
+        where, found = ", ".join(f"{n}={v!r}" for n, v in wanted.items()), str(error).rstrip(".!")
+        hint = "Pass accelerator='auto', or see the arguments of Lightning Fabric."
+        raise PyroLVMError(explain(where, "what this machine has", found, hint)) from error
     fabric.launch()
     return fabric
 
@@ -137,6 +152,14 @@ def _check_whole(strategy: str | Strategy) -> None:
                 "lr=1e-3).",
             )
         )
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _plain(value: Any) -> Any:
