@@ -33,12 +33,10 @@ def response(spikes: Tensor) -> Tensor:
     return AMPLITUDE * spikes @ kernel.mT
 
 
-def draw_window(size: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+def draw_window(size: int) -> tuple[Tensor, Tensor]:
     """Traces and their spikes, ``(size, T)`` each."""
-    spikes = (torch.rand(size, FRAMES, generator=generator) < PROBABILITY).to(
-        torch.get_default_dtype()
-    )
-    return response(spikes) + NOISE * torch.randn(size, FRAMES, generator=generator), spikes
+    spikes = (torch.rand(size, FRAMES) < PROBABILITY).to(torch.get_default_dtype())
+    return response(spikes) + NOISE * torch.randn(size, FRAMES), spikes
 
 
 def exact_window(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -13,6 +13,7 @@ import pyro
 import pytest
 import simulated_device
 import torch
+from devices import make_tensors_on, train_on
 
 from pyro_lvm.oracles import LinearGaussian
 
@@ -27,22 +28,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
-    if config.getoption("--device") == simulated_device.NAME:
+    name = config.getoption("--device")
+    if name == simulated_device.NAME:
         simulated_device.register()
+    make_tensors_on(name)  # those of test modules too, as they are imported
+    train_on(name)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests that are not for the device asked for are skipped, with the reason they give."""
+    name = item.config.getoption("--device")
+    refused = {"cpu": [], simulated_device.NAME: ["cpu_only", "not_simulated"]}
+    for marker in refused.get(name, ["cpu_only"]):
+        for found in item.iter_markers(marker):
+            pytest.skip(found.kwargs["reason"])
 
 
 @pytest.fixture(autouse=True)
 def fresh_state(device: torch.device) -> Iterator[None]:
     """The same start for each test, whatever ran before it, on the device asked for."""
     dtype = torch.get_default_dtype()
-    if device.type != "cpu":  # a default device of any kind slows every call
-        torch.set_default_device(device)
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     with pyro.settings.context(module_local_params=False), pyro.validation_enabled():
         yield
     torch.set_default_dtype(dtype)
-    torch.set_default_device(None)
+    make_tensors_on(str(device))
+    train_on(str(device))
 
 
 @pytest.fixture

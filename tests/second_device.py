@@ -5,6 +5,7 @@ from typing import Any
 
 import pyro
 import torch
+from devices import make_tensors_on, train_on
 from simulated_device import NAME
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -28,5 +29,6 @@ def check_same(run: Run, device: torch.device) -> None:
 def _once(run: Run, device: torch.device) -> Any:
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
-    torch.set_default_device(None)
+    make_tensors_on("cpu")
+    train_on(device.type)
     return run(device)

@@ -70,7 +70,13 @@ def of_rows(make: Make, device: torch.device) -> list[Tensor]:
     return scored(make().to(device), torch.rand(SIZE, 64).to(device))
 
 
-@pytest.mark.parametrize("make", test_models.VARIANTS.values(), ids=test_models.VARIANTS)
+MODELS: dict[str, Make] = {
+    **test_models.VARIANTS,
+    "NormalizingFlow": lambda: NormalizingFlow(FEATURES, num_transforms=1, hidden=(4,)),
+}
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_every_model(make: Make, device: torch.device) -> None:
     check_same(partial(drawn_and_scored, make), device)
 
@@ -162,15 +168,6 @@ def trained(make: Callable[[], Case], device: torch.device) -> list[Tensor]:
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
 def test_all_others(make: Callable[[], Case], device: torch.device) -> None:
     check_same(partial(trained, make), device)
-
-
-def flow(device: torch.device) -> list[Tensor]:
-    model = NormalizingFlow(FEATURES, num_transforms=1, hidden=(4,)).to(device)
-    return scored(model, torch.rand(SIZE, FEATURES).to(device))
-
-
-def test_a_model_without_latents(device: torch.device) -> None:
-    check_same(flow, device)
 
 
 def exact(device: torch.device) -> list[Tensor]:

@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from seeded import seeded
 from torch import Tensor
 
 from pyro_lvm.diagnostics import CollapseReport, active_units, collapse_report, plot_collapse
@@ -12,7 +13,7 @@ from pyro_lvm.errors import PyroLVMError
 from pyro_lvm.guides import HierarchicalNormal, LadderNormal
 from pyro_lvm.models import HierarchicalVAE
 
-X = torch.randn(200, generator=torch.Generator().manual_seed(0))
+X = seeded(torch.randn, 200)
 SLOPES = torch.tensor([0.7, 0.3, 0.0, 0.0])
 
 

@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.nn import PyroModule
+from seeded import seeded
 from torch import Tensor, nn
 
 from pyro_lvm import fit
@@ -275,7 +276,7 @@ def test_fit_is_the_same_with_recorded_steps() -> None:
     for compile in (False, "graph"):
         torch.manual_seed(0)
         model, guide = vae()
-        x = torch.rand(50, 6, generator=torch.Generator().manual_seed(1)).round()
+        x = seeded(torch.rand, 50, 6, seed=1).round()
         options = {"max_steps": 12, "batch_size": 20, "log_every": 1, "accelerator": "cpu"}
         objective = IWAE(3, "dreg", beta=LinearWarmup(5))
         result = fit(model, guide, x, objective, compile=compile, **options)
@@ -293,7 +294,7 @@ def test_a_run_that_goes_on_is_one_that_was_never_ended(tmp_path: Path) -> None:
         objective = AVB(Discriminator(2, 6, (5,)), 3)
         result = fit(
             *vae(),
-            torch.rand(50, 6, generator=torch.Generator().manual_seed(1)).round(),
+            seeded(torch.rand, 50, 6, seed=1).round(),
             objective,
             max_steps=max_steps,
             batch_size=20,

@@ -12,6 +12,7 @@ import torch
 import torch._inductor.config
 from exact_models import EXPLICIT
 from pyro.nn import PyroModule
+from seeded import seeded
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -130,7 +131,7 @@ def supervised() -> tuple[Any, Any]:
 
 
 def data() -> Tensor:
-    return torch.rand(NUM_DATA, FEATURES, generator=torch.Generator().manual_seed(1))
+    return seeded(torch.rand, NUM_DATA, FEATURES, seed=1)
 
 
 def with_holes() -> Tensor:
@@ -168,13 +169,13 @@ def stepped(
     optimizer = torch.optim.SGD(loss.parameters(), lr=0.01)
     twice = 2 * batches(objective, pair[0])
     step = CompiledStep(loss, optimizer) if with_update else partial(by_parts, loss, optimizer)
-    losses = [seeded(step, batch, seed) for seed, batch in enumerate(twice)]
+    losses = [taken(step, batch, seed) for seed, batch in enumerate(twice)]
     if isinstance(loss, CompiledLoss):
         assert (loss.num_graphs, loss.is_eager) == (1, False)
     return tree_leaves([losses, [*loss.parameters()], objective.state_dict()])
 
 
-def seeded(step: Callable[..., Tensor], batch: Any, seed: int) -> Tensor:
+def taken(step: Callable[..., Tensor], batch: Any, seed: int) -> Tensor:
     torch.manual_seed(seed)
     return step(*batch)[0]
 

@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from explained import explained
+from seeded import seeded
 from torch import Tensor, nn
 
 from benchmarks.peak_memory import held_memory, peak_memory
@@ -268,7 +269,7 @@ def test_a_chunk_is_a_count(chunk: Any) -> None:
 @pytest.mark.parametrize("make", [ELBO, IWAE])
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_closed_forms_of_the_baselines(make: type[Objective], count: int) -> None:
-    log_weights = 3 * torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
+    log_weights = 3 * seeded(torch.randn, count, 4)
     objective = make(count)
     generic = gradients.bound_of_others(objective.bound_per_datum, log_weights)
     assert torch.allclose(objective.bound_of_others(log_weights), generic)

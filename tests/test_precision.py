@@ -8,6 +8,7 @@ import pytest
 import torch
 from exact_models import EXPLICIT
 from pyro.nn import PyroModule
+from seeded import seeded
 from torch import Tensor, nn
 
 from pyro_lvm import fit
@@ -16,7 +17,7 @@ from pyro_lvm.training.precision import InFloat32, widened
 
 PIXELS, LATENT, U = 12, 2, 2.0**-8  # the rounding of 8 significant bits
 
-X = torch.rand(20, PIXELS, generator=torch.Generator().manual_seed(0)).round()
+X = seeded(torch.rand, 20, PIXELS).round()
 
 
 class Model(PyroModule):

@@ -33,7 +33,7 @@ def test_window_has_the_exact_evidence_and_posterior() -> None:
 
 
 def test_window_posterior_has_the_published_correlations() -> None:
-    x, spikes = draw_window(2000, torch.Generator().manual_seed(0))
+    x, spikes = draw_window(2000)
     found = enumerate_spikes(window_model(), x)
     with_truth = torch.stack([found.mean.flatten(), spikes.flatten()]).corrcoef()[0, 1]
     groups = torch.stack([found.mean, spikes]).unflatten(1, (20, 100)).movedim(1, 0).flatten(2)

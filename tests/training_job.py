@@ -12,12 +12,14 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from pyro.nn import PyroModule, PyroParam
+from seeded import seeded
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
 from pyro_lvm import FitResult, fit
 from pyro_lvm.objectives import ELBO, IWAE
+from pyro_lvm.random_state import kept_random_state
 from pyro_lvm.training import Callback, TrainingState
 
 FEATURES, LATENT = 4, 2
@@ -56,17 +58,16 @@ class Guide(PyroModule):
 
 
 def programs(seed: int = 0, **options: Any) -> tuple[Model, Guide]:
-    with torch.random.fork_rng():
+    with kept_random_state():
         torch.manual_seed(seed)
         model, guide = Model(options.get("num_data")), Guide(**options)
         return model.to(torch.get_default_dtype()), guide.to(torch.get_default_dtype())
 
 
 def data(num_data: int = 40) -> Tensor:
-    generator = torch.Generator().manual_seed(7)
-    loadings = torch.randn(LATENT, FEATURES, generator=generator)
-    z = torch.randn(num_data, LATENT, generator=generator)
-    return z @ loadings + 0.3 * torch.randn(num_data, FEATURES, generator=generator)
+    sizes = [(LATENT, FEATURES), (num_data, LATENT), (num_data, FEATURES)]
+    loadings, z, noise = (seeded(torch.randn, *size, seed=7 + i) for i, size in enumerate(sizes))
+    return z @ loadings + 0.3 * noise
 
 
 def train(model: Any = None, guide: Any = None, x: Any = None, **options: Any) -> FitResult:
@@ -79,7 +80,8 @@ def train(model: Any = None, guide: Any = None, x: Any = None, **options: Any) -
 
 
 def jitter(batch: Tensor, generator: torch.Generator) -> Tensor:
-    return batch + 0.1 * torch.randn(batch.shape, generator=generator)
+    noise = torch.randn(batch.shape, generator=generator, device=generator.device)
+    return batch + 0.1 * noise.to(batch)
 
 
 def decay(optimizer: Optimizer) -> StepLR:
