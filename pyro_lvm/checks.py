@@ -22,6 +22,7 @@ from pyro_lvm.masking import fill_masked
 from pyro_lvm.tracing import Program, Recorder, Site, record, unplated
 
 __all__ = [
+    "check_masks",
     "check_mixing",
     "check_programs",
     "check_site",
@@ -47,7 +48,6 @@ def check_programs(model: Sites, guide: Sites, mixes: bool = False) -> None:
     if not model:
         raise _nothing_sampled()
     _check_names(model, guide, mixes)
-    _check_masks(model, guide)
     _check_frames([*model.values(), *guide.values()])
     if not mixes:
         check_mixing(guide)
@@ -55,7 +55,7 @@ def check_programs(model: Sites, guide: Sites, mixes: bool = False) -> None:
 
 
 def check_site(site: Site, sizes: Mapping[int, int]) -> None:
-    """Raise :class:`PlateError` if a batch dim has no plate, and for a misshapen value.
+    """Raise :class:`PlateError` if a batch dim has no plate, and for a misshapen value or mask.
 
     ``sizes`` are those of the dims that need none, by dim.
     """
@@ -74,6 +74,27 @@ def check_site(site: Site, sizes: Mapping[int, int]) -> None:
                 "Make the guide's and the model's distribution agree on to_event(n) and sizes.",
             )
         )
+    if site.is_observed:
+        _check_fits("data", site, site.value.shape[: site.value.dim() - event_dim], sizes)
+    if isinstance(site.mask, Tensor):
+        _check_fits("a mask", site, site.mask.shape, sizes)
+
+
+def _check_fits(what: str, site: Site, shape: torch.Size, sizes: Mapping[int, int]) -> None:
+    """A dim more would be taken for that of the particles."""
+    batch = tuple(site.fn.batch_shape)
+    own = (1,) * (len(shape) - len(batch)) + batch
+    for dim, size in enumerate(shape, start=-len(shape)):
+        if size not in (1, own[dim], sizes.get(dim, 1)):
+            raise PlateError(
+                explain(
+                    f"site '{site.name}'",
+                    f"{what} of batch shape {batch} or broadcastable to it",
+                    f"{tuple(shape)}",
+                    "Reshape it, as by x[:, 0] or x.squeeze(-1); or open a plate for each batch "
+                    "dim, and declare the others event dims with .to_event(n).",
+                )
+            )
 
 
 def record_checked(program: Program, args: Any, kwargs: Any, recorder: Recorder) -> Recorder:
@@ -149,8 +170,8 @@ def _held_by_the_guide(name: str) -> ProgramError:
     )
 
 
-def _check_masks(model: Sites, guide: Sites) -> None:
-    """A latent that only one program counts has weights that are no ratio of densities."""
+def check_masks(model: Sites, guide: Sites) -> None:
+    """Raise where only one program counts a latent: its weights are no ratio of densities."""
     for name, site in guide.items():
         prior = model.get(name)
         if prior is None or prior.is_observed or site.is_delta or is_imputed(prior):

@@ -13,6 +13,7 @@ from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from pyro_lvm.checks import (
+    check_masks,
     check_mixing,
     check_programs,
     check_site,
@@ -155,6 +156,7 @@ def inspect(model: Program, guide: Program, args: Any, kwargs: Any, mixes: bool 
         given = {name: site.value for name, site in q.sites.items() if not site.is_observed}
         p = record_checked(model, args, kwargs, Recorder(None, _ANY, given, q.plates))
     check_programs(p.sites, q.sites, mixes)
+    check_masks(p.sites, q.sites)
     sites = [*p.sites.values(), *q.sites.values()]
     for site in sites:
         check_site(site, {})
@@ -248,6 +250,7 @@ def check_runs(p: Recorder, q: Recorder, mixes: bool = False) -> None:
     if not is_validation_enabled():
         return
     check_programs(p.sites, q.sites, mixes)
+    check_masks(p.sites, q.sites)
     for recorder in (p, q):
         for site in recorder.sites.values():
             check_site(site, recorder.sizes)

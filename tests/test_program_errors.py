@@ -76,6 +76,40 @@ def test_latent_site_masked_in_one_program() -> None:
     assert IWAE(2).bound(*both, X)[5:].eq(0).all()
 
 
+def test_data_with_a_dim_more() -> None:
+    """As many particles as data: each particle would be scored on another datum."""
+
+    def of_columns(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def unplated(x: Tensor) -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide_alone(x: Tensor) -> None:
+        pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+
+    for programs, x, shape in (
+        ((of_columns, guide), X[:, None], "(8, 1)"),
+        ((unplated, guide_alone), X, "(8,)"),
+    ):
+        with explained(PlateError, "site 'x'", "data of batch shape", shape, "x.squeeze(-1)"):
+            IWAE(len(X)).bound(*programs, x)
+
+
+def test_mask_with_a_dim_more() -> None:
+    def of_columns(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            with poutine.mask(mask=x[:, None] > 0):
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    with explained(PlateError, "site 'x'", "a mask of batch shape (8,)", "(8, 1)", "x.squeeze"):
+        IWAE(len(X)).bound(of_columns, guide, X)
+
+
 def test_dropout_between_the_latents_of_a_guide() -> None:
     """A path gradient runs a two-level guide twice; dropout would differ between the runs."""
 
