@@ -8,7 +8,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch._inductor.config
+from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule
+from test_models import VARIANTS
 from test_particle_chunks import K, Programs, RowByRow, Scored, Wide, each_case
 from torch import Tensor, nn
 
@@ -82,6 +84,27 @@ def test_every_gradient_is_that_of_the_programs(
     """With chunks of one size, and with fewer particles in the last."""
     programs = Programs(Scored if gradient in ("score", "vimco", "ovis") else RowByRow)
     check_same(make(K, gradient, chunk_particles=chunk), programs, torch.tensor(X))
+
+
+@pytest.mark.parametrize("name", ["HierarchicalVAE", "LinearGaussianSSM", "SDGM", "VAE-mixed"])
+def test_models_of_several_sites(name: str) -> None:
+    pyro.set_rng_seed(0)
+    model = VARIANTS[name]()
+    x = model(size=4).detach()
+    guide = AutoNormal(model)
+    guide(x)  # makes its parameters
+    losses = [
+        CompiledLoss(IWAE(5, "dreg", chunk_particles=2), model, guide, backend="graph"),
+        IWAE(5, "dreg", chunk_particles=2)(model, guide),
+    ]
+    found = []
+    for loss in losses:
+        loss.zero_grad()
+        pyro.set_rng_seed(1)
+        loss(x).backward()
+        found.append([p.grad for p in loss.parameters() if p.grad is not None])
+    torch.testing.assert_close(*found)
+    assert not losses[0].is_eager
 
 
 def test_every_chunk_sees_the_minibatch_that_the_program_drew() -> None:
