@@ -139,6 +139,8 @@ def _check_names(model: Sites, guide: Sites, mixes: bool) -> None:
     drawn = {n for n, s in guide.items() if not s.is_observed and not s.is_auxiliary}
     if missing := sorted(latent - set(guide)):
         raise _names_differ("model", "guide", missing, latent, drawn)
+    if given := sorted(drawn & (model.keys() - known)):
+        raise _given_in_the_model(given[0])
     if extra := sorted(drawn - known):
         raise _names_differ("guide", "model", extra, drawn, latent)
     observed = {n for n, s in guide.items() if s.is_observed and not s.is_factor}
@@ -146,6 +148,17 @@ def _check_names(model: Sites, guide: Sites, mixes: bool) -> None:
         raise _observed_by_the_guide(strange[0])
     if held := sorted(observed & known):
         raise _held_by_the_guide(held[0])
+
+
+def _given_in_the_model(name: str) -> ProgramError:
+    return ProgramError(
+        explain(
+            f"site '{name}'",
+            "a latent in both programs",
+            "a value in the model, by obs= or poutine.condition, and a draw in the guide",
+            f"Condition the guide too, or hide its draw: poutine.block(guide, hide=['{name}']).",
+        )
+    )
 
 
 def _observed_by_the_guide(name: str) -> ProgramError:
@@ -193,14 +206,14 @@ def _names_differ(
 ) -> ProgramError:
     close = get_close_matches(names[0], list(theirs), n=1)
     nearest = f" (nearest there: '{close[0]}')" if close else ""
-    rename = f"Rename '{close[0]}' there, " if close else "Rename it, "
+    rename = f"Rename '{close[0]}' there, or add" if close else "Add"
     return ProgramError(
         explain(
             f"site '{names[0]}'",
             "the same latent sites in model and guide",
             f"{names} in the {here} only{nearest}; {here} has {sorted(ours)}, "
             f"{there} has {sorted(theirs)}",
-            f"{rename}or add '{names[0]}' to the {there}; mark a mixing variable with "
+            f"{rename} '{names[0]}' to the {there}; mark a mixing variable with "
             'infer={"is_auxiliary": True}.',
         )
     )

@@ -22,7 +22,7 @@ from pyro_lvm.errors import (
     PlateError,
     ProgramError,
 )
-from pyro_lvm.objectives import ELBO, IWAE, Renyi
+from pyro_lvm.objectives import CIWAE, CUBO, ELBO, IWAE, AlphaDivergence, Renyi
 
 # Arguments.
 
@@ -71,6 +71,10 @@ ARGUMENTS: dict[str, tuple[Callable[[], Any], str, str, str, str]] = {
     "negative beta": (lambda: IWAE(beta=-0.1), "beta", ">= 0, or a function", "-0.1", "beta=1.0"),
     "beta of nan": (lambda: IWAE(beta=float("nan")), "beta", ">= 0", "nan", "beta=1.0"),
     "beta in words": (lambda: IWAE(beta="0.5"), "beta", "a function", "'0.5'", "beta=1.0"),
+    "alpha in words": (lambda: Renyi(alpha="a"), "alpha", "other than 1", "'a'", "Use ELBO for 1"),
+    "no alpha": (lambda: AlphaDivergence(2, alpha=None), "alpha", "finite", "None", "alpha=1.0"),
+    "order in words": (lambda: CUBO(2, order="2"), "order", "above 1", "'2'", "order=2.0"),
+    "weight in words": (lambda: CIWAE(2, elbo_weight="a"), "elbo_weight", "0 to 1", "'a'", "0.5"),
     "no steps of warm-up": (lambda: LinearWarmup(0), "num_steps", ">= 1", "0", "beta at 1.0"),
     "broken nesting": (
         lambda: IWAE(max_plate_nesting=1.5),

@@ -146,6 +146,23 @@ def test_model_and_guide_swapped() -> None:
         ELBO().loss(bare, model, X)
 
 
+def test_a_latent_with_a_value_in_the_model() -> None:
+    """Conditioned, say: renaming it would not help, and what the message advises does."""
+    given = {"z": torch.zeros(8)}
+    conditioned = pyro.poutine.condition(model, given)
+    with explained(
+        ProgramError,
+        "site 'z'",
+        "a latent in both",
+        "a value in the model, by obs= or poutine.condition",
+        "poutine.block(guide, hide=['z'])",
+    ):
+        ELBO().loss(conditioned, guide, X)
+    expected = pyro.poutine.trace(conditioned).get_trace(X).log_prob_sum()
+    for other in (pyro.poutine.condition(guide, given), pyro.poutine.block(guide, hide=["z"])):
+        assert -ELBO().loss(conditioned, other, X) == pytest.approx(expected.item())
+
+
 def test_names_are_checked_on_later_programs_too() -> None:
     objective = ELBO()
     objective.loss(model, guide, X)

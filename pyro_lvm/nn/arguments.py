@@ -7,6 +7,8 @@ from math import inf
 from numbers import Real
 from typing import Any
 
+from torch import Tensor
+
 from pyro_lvm.errors import ProgramError, explain
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "check_positive",
     "check_size",
     "hidden_by_layer",
+    "is_number",
     "named_sizes",
 ]
 
@@ -83,6 +86,16 @@ def check_size(name: str, size: Any) -> int:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ProgramError(explain(name, "an integer >= 1", repr(size), f"Check {name}."))
     return size
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a real number, in a tensor perhaps.
+
+    Example:
+        >>> is_number(0.5), is_number("0.5"), is_number(None)
+        (True, False, False)
+    """
+    return isinstance(value, Real | Tensor) and not isinstance(value, bool)
 
 
 def check_positive(name: str, value: Any, instead: str) -> float:

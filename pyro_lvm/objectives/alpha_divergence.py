@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.nn.arguments import is_number
 from pyro_lvm.weighted import Coefficients, WeightedObjective
 from pyro_lvm.weights import log_mean_exp
 
@@ -65,7 +66,7 @@ class AlphaDivergence(WeightedObjective):
         max_plate_nesting: int | None = None,
         chunk_particles: int | None = None,
     ) -> None:
-        if not isfinite(alpha):
+        if not is_number(alpha) or not isfinite(alpha):
             hint = "Pass alpha=1.0 for KL(p || q), 0.0 for KL(q || p)."
             raise ProgramError(explain("alpha", "a finite number", repr(alpha), hint))
         self.alpha = alpha

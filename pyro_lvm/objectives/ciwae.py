@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyro_lvm.annealing import Schedule
 from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.nn.arguments import is_number
 from pyro_lvm.objective import Objective
 from pyro_lvm.weights import log_mean_exp
 
@@ -57,7 +58,7 @@ class CIWAE(Objective):
         max_plate_nesting: int | None = None,
         chunk_particles: int | None = None,
     ) -> None:
-        if not 0.0 <= elbo_weight <= 1.0:
+        if not is_number(elbo_weight) or not 0.0 <= elbo_weight <= 1.0:
             hint = "Pass elbo_weight=0.5."
             found = repr(elbo_weight)
             raise ProgramError(explain("elbo_weight", "a number from 0 to 1", found, hint))

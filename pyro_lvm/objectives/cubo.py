@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.nn.arguments import is_number
 from pyro_lvm.objectives.alpha_divergence import descend_alpha_divergence
 from pyro_lvm.weighted import Coefficients, WeightedObjective
 from pyro_lvm.weights import log_mean_exp
@@ -64,7 +65,7 @@ class CUBO(WeightedObjective):
         max_plate_nesting: int | None = None,
         chunk_particles: int | None = None,
     ) -> None:
-        if not 1.0 < order < float("inf"):
+        if not is_number(order) or not 1.0 < order < float("inf"):
             hint = "Pass order=2.0."
             raise ProgramError(explain("order", "a finite number above 1", repr(order), hint))
         self.order = order

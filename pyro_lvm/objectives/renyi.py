@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_lvm.annealing import Schedule
 from pyro_lvm.errors import ProgramError, explain
+from pyro_lvm.nn.arguments import is_number
 from pyro_lvm.objective import Objective
 
 __all__ = ["Renyi"]
@@ -58,7 +59,7 @@ class Renyi(Objective):
         max_plate_nesting: int | None = None,
         chunk_particles: int | None = None,
     ) -> None:
-        if alpha == 1.0 or not abs(alpha) < float("inf"):
+        if not is_number(alpha) or alpha == 1.0 or not abs(alpha) < float("inf"):
             raise ProgramError(
                 explain("alpha", "a finite number other than 1", repr(alpha), "Use ELBO for 1.")
             )
