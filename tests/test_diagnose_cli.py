@@ -118,6 +118,12 @@ def test_a_run_that_was_interrupted_says_so(fitted: Path, tmp_path: Path) -> Non
     )
 
 
+def test_counts_below_their_least(capsys: pytest.CaptureFixture[str]) -> None:
+    """-5 would leave out the last five."""
+    assert "max_data: expected at least 0, got -5" in refused(capsys, "any", "--max_data", "-5")
+    assert "num_threads: expected at least 1" in refused(capsys, "any", "--num_threads", "0")
+
+
 def test_an_unknown_check_is_explained(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "'weighs'" in refused(capsys, str(fitted), "--checks", "[weighs]")
 

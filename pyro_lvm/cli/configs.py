@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pyro_lvm.cli.catalog import default_gradient
+from pyro_lvm.errors import PyroLVMError, explain
+from pyro_lvm.nn import check_positive
 
 __all__ = [
     "CommandConfig",
@@ -18,7 +21,28 @@ __all__ = [
     "ObjectiveConfig",
     "RunConfig",
     "TrainConfig",
+    "check_least",
 ]
+
+
+_LEAST_TO_TRAIN = {
+    **dict.fromkeys(("batch_size", "evaluate_every", "num_threads"), 1),
+    **dict.fromkeys(("steps", "warm_up", "max_grad_norm"), 0),
+}
+_LEAST_TO_JUDGE = {
+    **dict.fromkeys(("posterior_samples", "posterior_data", "ais_chains", "ais_temperatures"), 1),
+    **{"num_samples": 2, "max_data": 0},
+}
+
+
+def check_least(part: str, config: Any, least: Mapping[str, int]) -> None:
+    """Raise :class:`PyroLVMError` for the first setting below its least value."""
+    for name, number in least.items():
+        found = getattr(config, name)
+        if not found >= number:
+            where, expected = f"{part}{name}", f"at least {number}"
+            hint = f"Pass --{where} {number} or more."
+            raise PyroLVMError(explain(where, expected, f"{found}", hint))
 
 
 @dataclass(frozen=True)
@@ -129,6 +153,10 @@ class TrainConfig:
     num_threads: int = 1
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        check_positive("train.learning_rate", self.learning_rate, "1e-3")
+        check_least("train.", self, _LEAST_TO_TRAIN)
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -149,6 +177,9 @@ class EvaluationConfig:
     max_data: int = 1000
     posterior_samples: int = 200
     posterior_data: int = 100
+
+    def __post_init__(self) -> None:
+        check_least("evaluation.", self, _LEAST_TO_JUDGE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pyro_lvm.cli.configs import check_least
 from pyro_lvm.cli.restored import restore
 from pyro_lvm.diagnostics import DEFAULT_CHECKS, report
 
@@ -35,6 +36,9 @@ class DiagnoseConfig:
     num_samples: int = 2500
     max_data: int = 0
     num_threads: int = 1
+
+    def __post_init__(self) -> None:
+        check_least("", self, {"num_samples": 1, "max_data": 0, "num_threads": 1})
 
 
 def diagnose(config: DiagnoseConfig) -> None:
