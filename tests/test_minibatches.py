@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import pyro_lvm
 from pyro_lvm.guides import NormalWeights
 from pyro_lvm.models import VAE, BayesianLogisticRegression
+from pyro_lvm.nn import data_plate
 from pyro_lvm.objectives import ELBO, IWAE
 
 ROWS, HELD_OUT = 5, 7
@@ -52,6 +53,35 @@ def of_all_data() -> tuple[nn.Module, nn.Module, tuple[Tensor, ...], Any]:
     return model, NormalWeights({"weights": torch.zeros(2)}, start_scale=0.5), rows(), ELBO(3)
 
 
+class Items(nn.Module):
+    """Answers of people to three items: difficulties of all, abilities of each."""
+
+    num_data = ROWS
+
+    def forward(self, y: Tensor) -> None:
+        difficulty = pyro.sample("difficulty", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        with data_plate(len(y), self.num_data, like=y):
+            ability = pyro.sample("ability", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            answers = dist.Bernoulli(logits=ability - difficulty).to_event(1)
+            pyro.sample("y", answers, obs=y)
+
+
+class ItemsGuide(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.tensor([0.1, -0.4, 0.9]))
+        self.slope = nn.Parameter(torch.tensor([[0.5], [-0.2], [0.3]]))
+
+    def forward(self, y: Tensor) -> None:
+        pyro.sample("difficulty", dist.Normal(self.loc, 0.3).to_event(1))
+        with data_plate(len(y), ROWS, like=y):
+            pyro.sample("ability", dist.Delta(y @ self.slope, event_dim=1))
+
+
+def of_both() -> tuple[nn.Module, nn.Module, tuple[Tensor, ...], Any]:
+    return Items(), ItemsGuide(), (torch.randint(2, (ROWS, 3)).double(),), ELBO()
+
+
 def of_each_datum() -> tuple[nn.Module, nn.Module, tuple[Tensor, ...], Any]:
     return VAE(2, 1, (3,), "gaussian"), Points(), rows()[:1], IWAE(3)
 
@@ -67,7 +97,7 @@ def loss_and_slopes(
     return (loss, *torch.autograd.grad(loss, parameters))
 
 
-@pytest.mark.parametrize("make", [of_all_data, of_each_datum])
+@pytest.mark.parametrize("make", [of_all_data, of_both, of_each_datum])
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_batches_of_any_size_have_the_mean_of_all_data(make: Any, size: int) -> None:
     """So has each step of an epoch in random order, the short last one too."""
