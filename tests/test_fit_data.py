@@ -57,7 +57,7 @@ def test_a_dataloader_keeps_its_batches_and_is_reproducible() -> None:
 
 @pytest.mark.parametrize(
     "form",
-    [lambda x: x, TensorDataset, lambda x: DataLoader(TensorDataset(x), batch_size=4, shuffle=True)],
+    [lambda x: x, TensorDataset, lambda x: DataLoader(TensorDataset(x), 4, shuffle=True)],
 )
 def test_the_default_device_changes_no_order(form: Any) -> None:
     def order() -> list[list[int]]:

@@ -12,7 +12,6 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from pyro.nn import PyroModule, PyroParam
-from seeded import seeded
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
@@ -66,8 +65,9 @@ def programs(seed: int = 0, **options: Any) -> tuple[Model, Guide]:
 
 def data(num_data: int = 40) -> Tensor:
     sizes = [(LATENT, FEATURES), (num_data, LATENT), (num_data, FEATURES)]
-    loadings, z, noise = (seeded(torch.randn, *size, seed=7 + i) for i, size in enumerate(sizes))
-    return z @ loadings + 0.3 * noise
+    own = {"generator": torch.Generator("cpu").manual_seed(7), "device": "cpu"}
+    loadings, z, noise = (torch.randn(size, **own) for size in sizes)
+    return (z @ loadings + 0.3 * noise).to(torch.get_default_device())
 
 
 def train(model: Any = None, guide: Any = None, x: Any = None, **options: Any) -> FitResult:
