@@ -10,9 +10,13 @@ import xarray as xr
 from explained import explained
 from test_cli import refused
 
+from pyro_lvm.cli.impute_report import summary
 from pyro_lvm.cli.main import main
 from pyro_lvm.errors import DataError
+from pyro_lvm.imputation import TableCodec
 from pyro_lvm.missing import read_frame, with_categories
+
+pytestmark = pytest.mark.usefixtures("no_default_device")
 
 ROWS = 40
 
@@ -139,7 +143,17 @@ def test_what_it_tells(table: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (
         "\nnumbers: height\ncounts: visits\ncategories (how many): place (2), code (3)\n" in shown
     )
+    assert "names of rows" not in shown
     assert "rows completed 1 times; k-hat above 0.7" in shown
+
+
+def test_names_of_rows_are_noticed() -> None:
+    frame = pd.DataFrame({"id": range(30), "who": [f"p{n}" for n in range(30)], "age": [7, 8] * 15})
+    frame["who"] = frame["who"].astype("category")
+    told = summary(frame, TableCodec.of(frame))
+    assert told.endswith("\nnames of rows, better left out of the table: id, who")
+    few = frame[:10]
+    assert "names of rows" not in summary(few, TableCodec.of(few))
 
 
 @pytest.mark.parametrize("family", ["vaeac", "vgi"])

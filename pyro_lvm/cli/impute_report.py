@@ -23,6 +23,7 @@ _KINDS: dict[type[Column], str] = {
     BinaryColumn: "true or false",
 }
 _MOST_NAMES = 20
+_FEW_ROWS = 20
 _QUANTITIES = {
     "loss": "training loss (nats per row)",
     "bound": "held-out bound (nats per row)",
@@ -38,7 +39,11 @@ def summary(frame: Any, codec: TableCodec) -> str:
     ]
     if empty := int(missing.all(axis=1).sum()):
         lines.append(f"{empty} rows without any observed cell: drawn from the model alone")
-    kinds = {**_kinds(codec), "constant columns, filled with their value": codec.constants}
+    kinds = {
+        **_kinds(codec),
+        "constant columns, filled with their value": codec.constants,
+        "names of rows, better left out of the table": _names_of_rows(frame, codec),
+    }
     lines += [f"{kind}: {_listed(list(names))}" for kind, names in kinds.items() if names]
     return "\n".join(lines)
 
@@ -50,6 +55,12 @@ def _kinds(codec: TableCodec) -> dict[str, list[str]]:
         count = f" ({column.num_classes})" if column.num_classes else ""
         kinds.setdefault(_KINDS[type(column)], []).append(f"{column.name}{count}")
     return kinds
+
+
+def _names_of_rows(frame: Any, codec: TableCodec) -> list[Any]:
+    """Categories and counts of which no two rows share one, in tables of some length."""
+    columns = [c.name for c in codec.schema.columns if isinstance(c, ClassColumn | CountColumn)]
+    return [name for name in columns if frame[name].nunique() == frame[name].count() > _FEW_ROWS]
 
 
 def _listed(names: list[Any]) -> str:
