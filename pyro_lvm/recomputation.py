@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
-from torch.utils.checkpoint import checkpoint, get_device_states, set_device_states
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["RandomState", "recomputed"]
+__all__ = ["recomputed"]
 
 T = TypeVar("T")
 
@@ -41,33 +40,6 @@ def recomputed(function: Callable[..., T], *args: Any, near: Any = ()) -> T:
 
     result: T = checkpoint(run, (_on_accelerator(), near), *args, use_reentrant=False)
     return result
-
-
-class RandomState:
-    """The random numbers from here on, of the CPU and of the devices that tensors are on.
-
-    Args:
-        near: holds tensors on these devices.
-
-    Example:
-        >>> state = RandomState(())
-        >>> first = torch.rand(3)
-        >>> with state.again():
-        ...     torch.equal(torch.rand(3), first)
-        True
-    """
-
-    def __init__(self, near: Any) -> None:
-        self._cpu = torch.get_rng_state()
-        self._devices, self._states = get_device_states(_on_accelerator(), near)
-
-    @contextmanager
-    def again(self) -> Iterator[None]:
-        """The same ones within; what follows goes on from where it was."""
-        with torch.random.fork_rng(self._devices):
-            torch.set_rng_state(self._cpu)
-            set_device_states(self._devices, self._states)
-            yield
 
 
 def _on_accelerator() -> Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 from pyro_lvm.diagnostics.bridge import _seeded
 from pyro_lvm.objectives import ELBO
 from pyro_lvm.particles import inspect
-from pyro_lvm.random_state import kept_random_state
+from pyro_lvm.random_state import RandomState, kept_random_state
 from pyro_lvm.testing.contract import strict
 from pyro_lvm.training.recording import undisturbed
 
@@ -47,3 +47,12 @@ def test_a_look_at_programs(states: list[int]) -> None:
 
     inspect(program, program, (), {})
     assert states == [10, 11, 12]
+
+
+def test_of_every_gpu_once_more(states: list[int]) -> None:
+    before = RandomState()
+    states[2] += 1
+    with before.again():
+        assert states == [10, 11, 12]
+        states[0] += 5
+    assert states == [10, 11, 13]

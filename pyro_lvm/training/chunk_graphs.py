@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from pyro_lvm.gradients import Relay
 from pyro_lvm.particle_chunks import Chunk
 from pyro_lvm.particles import Part, Particles
-from pyro_lvm.recomputation import RandomState
+from pyro_lvm.random_state import RandomState
 from pyro_lvm.shared_plates import SharedPlates
 from pyro_lvm.training.kinds import Call
 from pyro_lvm.training.recording import Recorded
@@ -155,7 +155,7 @@ class _Chunk(torch.autograd.Function):
     def forward(
         ctx: Any, graphs: _Graphs, inputs: Sequence[Tensor], chunk: Chunk, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
-        ctx.graphs, ctx.inputs, ctx.chunk, ctx.random = graphs, inputs, chunk, RandomState(inputs)
+        ctx.graphs, ctx.inputs, ctx.chunk, ctx.random = graphs, inputs, chunk, RandomState()
         with torch.no_grad():
             return tuple(graphs.sums(*inputs))
 
@@ -211,7 +211,7 @@ def _check_random_numbers(
     graphs: _Graphs, inputs: Sequence[Tensor], more: Sequence[Tensor]
 ) -> None:
     """A compiler may draw in another order where there is more to do."""
-    state = RandomState(inputs)
+    state = RandomState()
     with torch.no_grad():
         sums = graphs.sums(*inputs)
         with state.again():
