@@ -10,7 +10,6 @@ import pyro
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.distributions import Normal
 from torch.quasirandom import SobolEngine
 
 from pyro_lvm.distributions import EqualMixture
@@ -94,6 +93,7 @@ class MixtureWeights(PyroModule):
 
 def _places(loc: Tensor, count: int) -> Tensor:  # (count, size)
     """Evenly spread draws of a Normal of the scale between components."""
-    uniform = SobolEngine(len(loc), scramble=True).draw(count, dtype=loc.dtype)
-    places: Tensor = Normal(0.0, 1.0).icdf(uniform.clamp(_TAIL, 1.0 - _TAIL))
+    with torch.device("cpu"):  # the one that SobolEngine knows
+        uniform = SobolEngine(len(loc), scramble=True).draw(count, dtype=loc.dtype)
+    places: Tensor = torch.special.ndtri(uniform.clamp(_TAIL, 1.0 - _TAIL))
     return _BETWEEN * places.to(loc)

@@ -47,14 +47,22 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(autouse=True)
 def fresh_state(device: torch.device) -> Iterator[None]:
     """The same start for each test, whatever ran before it, on the device asked for."""
-    dtype = torch.get_default_dtype()
+    dtype, where = torch.get_default_dtype(), str(torch.get_default_device())
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     with pyro.settings.context(module_local_params=False), pyro.validation_enabled():
         yield
     torch.set_default_dtype(dtype)
-    make_tensors_on(str(device))
+    make_tensors_on(where)
     train_on(str(device))
+
+
+@pytest.fixture(scope="module")
+def no_default_device(device: torch.device) -> Iterator[None]:
+    """As in a process of the command line's, which tells none but Lightning of its device."""
+    make_tensors_on("cpu")
+    yield
+    make_tensors_on(str(device))
 
 
 @pytest.fixture

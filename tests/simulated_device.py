@@ -138,7 +138,7 @@ class _OnDevice(Tensor):
 
     @property
     def data(self) -> Tensor:
-        return self.detach()
+        return _OnDevice(self.memory)  # unlike detach(), with versions of its own
 
     @data.setter
     def data(self, value: Tensor) -> None:

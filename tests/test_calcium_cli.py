@@ -18,6 +18,11 @@ from pyro_lvm.data import Traces
 from pyro_lvm.distributions import StoppedCounts
 from pyro_lvm.errors import ProgramError
 
+pytestmark = [
+    pytest.mark.usefixtures("no_default_device"),
+    pytest.mark.not_simulated(reason="it takes no parameter that something refers to"),
+]
+
 RATE, FRAMES = 30.0, 240
 ERROR = 1.4 / FRAMES**0.5  # relative standard error of a noise level by the median step
 

@@ -53,7 +53,7 @@ def test_chance_alone_is_as_reported() -> None:
     errors = torch.tensor([run.error for run in runs])
     expected, deviation = runs[0].error_by_chance, runs[0].deviation_by_chance
     assert abs(errors.mean() - expected) < 4 * deviation / 20
-    assert errors.std() == pytest.approx(deviation, rel=0.15)
+    assert errors.std().item() == pytest.approx(deviation, rel=0.15)
     assert expected > 0.02  # of a perfect classifier, from 300 rows
     passed = [run.verdict().status == Status.PASS for run in runs]
     assert sum(passed) > 0.98 * len(runs)

@@ -24,6 +24,8 @@ from pyro_lvm.cli.legend import legend
 from pyro_lvm.cli.main import main
 from pyro_lvm.diagnostics import AIS, CollapseReport, LogEvidence, log_evidence
 
+pytestmark = pytest.mark.usefixtures("no_default_device")
+
 SHORT = [
     *("--train.steps", "6", "--train.evaluate_every", "3", "--train.batch_size", "20"),
     *("--train.accelerator", "cpu", "--model.hidden", "[5]", "--guide.hidden", "[5]"),

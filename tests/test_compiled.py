@@ -26,7 +26,10 @@ from pyro_lvm.objectives import AVB, ELBO, IWAE, VGI
 from pyro_lvm.training import CompiledLoss
 from pyro_lvm.training.replaying import options_for
 
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.not_simulated(reason="its operations cannot be recorded"),
+]
 
 
 def vae() -> tuple[VAE, AmortizedNormal]:

@@ -45,7 +45,10 @@ from pyro_lvm.objectives import (
 from pyro_lvm.testing import discover
 from pyro_lvm.training import CompiledLoss, CompiledStep
 
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.not_simulated(reason="its operations cannot be recorded"),
+]
 
 NUM_DATA, FEATURES, LATENT = 20, 6, 2
 SCORES = ("score", "vimco", "ovis")

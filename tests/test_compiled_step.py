@@ -20,7 +20,10 @@ from pyro_lvm.models import VAE
 from pyro_lvm.objectives import ELBO
 from pyro_lvm.training import CompiledLoss, CompiledStep
 
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.not_simulated(reason="its operations cannot be recorded"),
+]
 
 Make = Callable[[Sequence[Tensor]], Optimizer]
 

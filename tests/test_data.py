@@ -185,7 +185,7 @@ def test_mnist_by_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def load(root: str, train: bool, download: bool) -> Any:
         pictures, labels = (TRAIN, TRAIN_LABELS) if train else (TEST, TEST_LABELS)
-        return SimpleNamespace(data=torch.tensor(pictures), targets=torch.tensor(labels))
+        return SimpleNamespace(data=torch.from_numpy(pictures), targets=torch.from_numpy(labels))
 
     datasets.MNIST = load
     monkeypatch.setitem(sys.modules, "torchvision.datasets", datasets)

@@ -12,6 +12,8 @@ from pyro_lvm.cli.restored import restore
 from pyro_lvm.training import FitResult
 from pyro_lvm.training.checkpoint import CheckpointFolder
 
+pytestmark = pytest.mark.usefixtures("no_default_device")
+
 SHORT = [
     *("--train.steps", "6", "--train.evaluate_every", "3", "--train.batch_size", "20"),
     *("--train.accelerator", "cpu", "--model.hidden", "[5]", "--guide.hidden", "[5]"),

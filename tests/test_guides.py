@@ -138,7 +138,7 @@ def test_contract_of_a_minibatch(make: Callable[..., Any]) -> None:
 def test_any_kind_of_number_is_data(make: Callable[..., Any]) -> None:
     guide, x = make(), torch.ones(4, 64)
     drawn = []
-    for data in (x, x.double(), x.double().numpy(), x.tolist()):
+    for data in (x, x.double(), x.double().numpy(force=True), x.tolist()):
         pyro.set_rng_seed(1)
         drawn.append(guide(data))
     for values in drawn[1:]:

@@ -166,7 +166,7 @@ def test_each_datum_has_chains_of_the_posterior(oracle: LinearGaussian, x: Tenso
     mcmc.run(x)
     z, exact = mcmc.get_samples()["z"], oracle.posterior(x)
     assert z.shape == (300, 60, 12, 2)
-    chains = az.convert_to_dataset({"z": z.transpose(0, 1).numpy()})
+    chains = az.convert_to_dataset({"z": z.transpose(0, 1).numpy(force=True)})
     effective = torch.as_tensor(az.ess(chains)["z"].values)
     assert effective.min() > 500
     assert az.rhat(chains)["z"].max() < 1.1
@@ -219,7 +219,7 @@ def test_walks_keep_to_supports_and_go_on_where_training_ended() -> None:
     log_joint = log_joint + dist.Normal(mean, scale).log_prob(x[:, None]).sum(0)
     exact = log_joint.softmax(0) @ grid
     for name, value in zip(("mean", "scale"), exact, strict=True):
-        error = float(az.mcse(draws[name].T.numpy()))
+        error = float(az.mcse(draws[name].T.numpy(force=True)))
         assert error < 0.01
         assert (draws[name].mean() - value).abs() < 4 * error
 

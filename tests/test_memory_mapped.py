@@ -21,7 +21,7 @@ PIXELS = 4
 
 
 def on_disk(path: Path, values: Tensor) -> np.memmap:
-    np.save(path, values.numpy())
+    np.save(path, values.numpy(force=True))
     array: np.memmap = np.load(path, mmap_mode="r")
     return array
 

@@ -15,6 +15,8 @@ from pyro_lvm import fit
 from pyro_lvm.objectives import ELBO, IWAE
 from pyro_lvm.training.precision import InFloat32, widened
 
+pytestmark = pytest.mark.not_simulated(reason="autocast does not know it")
+
 PIXELS, LATENT, U = 12, 2, 2.0**-8  # the rounding of 8 significant bits
 
 X = seeded(torch.rand, 20, PIXELS).round()
@@ -52,7 +54,10 @@ def programs() -> tuple[Model, Guide]:
 def drawn(model: Model, guide: Guide, is_half: bool) -> Any:
     """Five particles from fixed noise."""
     torch.manual_seed(1)
-    with torch.autocast("cpu", torch.bfloat16, enabled=is_half), InFloat32():
+    with (
+        torch.autocast(torch.get_default_device().type, torch.bfloat16, enabled=is_half),
+        InFloat32(),
+    ):
         return ELBO(5).particles(model, guide, X)
 
 

@@ -14,7 +14,10 @@ from pyro_lvm.errors import ProgramError
 from pyro_lvm.objectives import ELBO
 from pyro_lvm.training import CompiledLoss
 
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.not_simulated(reason="its operations cannot be recorded"),
+]
 
 
 class Twice(PyroModule):

@@ -70,6 +70,7 @@ def test_early_stopping_counts_on_after_a_stop(tmp_path: Path) -> None:
     assert_equal_runs(job(tmp_path / "b", patience=2, resume=True), patient)
 
 
+@pytest.mark.cpu_only(reason="bit for bit, in a process of its own")
 def test_killed_at_a_random_step(whole: FitResult, tmp_path: Path) -> None:
     kill_at = random.SystemRandom().randrange(3, STEPS)  # any step must do
     killed = subprocess.run(

@@ -74,7 +74,7 @@ class LooPit:
         event = values.shape[values.dim() - event_dim :]
         places = (values.reshape(-1, event.numel()) * _NUM_PLACES).long()
         labels = [name] if not event_dim else [f"{name}[{i}]" for i in range(event.numel())]
-        limits = torch.arange(1, _NUM_PLACES)
+        limits = torch.arange(1, _NUM_PLACES, device="cpu")
         return Curves.of(places.clamp(max=_NUM_PLACES - 1).cpu(), limits, _NUM_PLACES, (*labels,))
 
     @property
