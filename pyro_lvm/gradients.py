@@ -22,9 +22,10 @@ bound's elasticity :math:`\partial \log v_k / \partial \log w_k`. It follows fro
 :math:`\mathbb E_q[f(z) \partial_\phi \log q(z)] = \mathbb E[\partial_z f \cdot
 \partial_\phi z]` with :math:`f = v_k`; for the importance-weighted bound it gives the
 squared weights of Tucker et al. 2019. A factor of all the guide's densities (KL warm-up,
-``poutine.scale``) multiplies the elasticity; a draw whose density is masked must not reach data
-that count. score, vimco and ovis act on sites without ``rsample`` only: reparameterised sites of
-the same program keep their path derivative.
+``poutine.scale``, 0 of data that one ``poutine.mask`` hides in all sites) multiplies the
+elasticity; draws masked otherwise must not reach data that count. score, vimco and ovis act on
+sites without ``rsample`` only: reparameterised sites of the same program keep their path
+derivative.
 
 ovis is the optimal control variate where one weight dominates, :math:`\gamma = 0` in Liévin
 et al. 2020. Their :math:`\gamma > 0` adds :math:`\gamma \sum_k \tilde w_k \partial_\phi \log
@@ -107,7 +108,7 @@ def dreg(bound: Bound, draw: Draw) -> tuple[Particles, Tensor]:
     log_weights = bound.annealed(particles)
     value = bound.bound_per_datum(log_weights)
     if not bound.is_linear and len(log_weights) > 1:
-        scale = bound.beta_now() * _whole_scale(particles)
+        scale = bound.beta_now() * _whole_scale(particles) * _counted(particles)
         relay.multiply(particles, 1.0 - scale * bound.elasticity(log_weights.detach()))
     return particles, value
 
@@ -247,6 +248,18 @@ def _whole_scale(particles: Particles) -> Scale:
             )
         )
     return scale
+
+
+def _counted(particles: Particles) -> Scale:
+    """1, or 0 of data whose draws have no density, if one mask over the batch hides them all."""
+    layout, guide = particles.layout, particles.guide.values()
+    masks = [site.mask for site in guide if not site.is_factor]
+    if layout is None or layout.max_plate_nesting > len(layout.batch) or not masks:
+        return 1.0
+    if not all(isinstance(mask, Tensor) for mask in masks):
+        return 1.0
+    shared = layout.common([torch.as_tensor(mask).to(particles.log_p) for mask in masks])
+    return 1.0 if shared is None else shared
 
 
 def reparameterised(particles: Particles, gradient: str) -> Particles:

@@ -178,3 +178,40 @@ def test_imputed_discrete_data_need_a_score(name: str) -> None:
     with pytest.raises(ProgramError, match="site 'x_unobserved': expected a reparameterised"):
         IWAE(3).loss_and_grads(program(family, "obs_mask"), guide, *data)
     assert IWAE(3).loss_and_grads(program(family, "poutine.mask"), guide, *data) > 0
+
+
+def test_dreg_of_draws_without_density_that_feed_data() -> None:
+    """One row's draw is masked in both programs, its datum counts: the path keeps its weight.
+
+    The mean gradient of many rows alike is that of ``"reparam"``.
+    """
+    copies, x, is_counted = 50_000, torch.tensor([0.7, -1.2]), torch.tensor([False, True])
+
+    class Rows(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.slope = torch.nn.Parameter(torch.full((copies, 2), 0.3))
+
+        def forward(self) -> None:
+            with plates(), poutine.mask(mask=is_counted.expand(copies, 2)):
+                pyro.sample("z", dist.Normal(self.slope * x, 0.8))
+
+    def plates() -> Any:
+        return pyro.plate_stack("rows", (copies, 2))
+
+    def model() -> None:
+        with plates():
+            with poutine.mask(mask=is_counted.expand(copies, 2)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x.expand(copies, 2))
+
+    slopes = {}
+    for gradient in ("reparam", "dreg"):
+        guide = Rows()
+        with pyro.settings.context(module_local_params=True):
+            IWAE(3, gradient).differentiable_loss(model, guide).backward()
+        assert guide.slope.grad is not None
+        slopes[gradient] = guide.slope.grad
+    variance = sum(slope.var(0) for slope in slopes.values()) / copies
+    difference = slopes["dreg"].mean(0) - slopes["reparam"].mean(0)
+    assert (difference.abs() < 5 * variance.sqrt()).all()
