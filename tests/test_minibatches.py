@@ -7,9 +7,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from explained import explained
 from torch import Tensor, nn
 
 import pyro_lvm
+from pyro_lvm.errors import PlateError
 from pyro_lvm.guides import NormalWeights
 from pyro_lvm.models import VAE, BayesianLogisticRegression
 from pyro_lvm.nn import data_plate
@@ -134,3 +136,14 @@ def test_held_out_bound_of_a_latent_of_all_data(batch_size: int) -> None:
     expected = outcome.log_prob(held_out[1]).mean() + prior / 9
     bounds = [bound for bound in result.history["bound"] if bound is not None]
     assert bounds == pytest.approx([expected.item()] * len(bounds), abs=1e-10)
+
+
+def test_batches_beside_a_latent_of_all_data_need_to_know_how_many() -> None:
+    """Else each batch counts the prior in full: a posterior of few data, without a word."""
+    options: dict[str, Any] = {"max_steps": 2, "diagnostic_particles": 0, "progress": False}
+    model, data = BayesianLogisticRegression(2), rows(9)
+    with explained(PlateError, "plates of the data", "all the data", "4, the share", "num_data=N"):
+        pyro_lvm.fit(model, Point(), data, ELBO(), batch_size=4, **options)
+    pyro_lvm.fit(model, Point(), data, ELBO(), batch_size=None, **options)
+    model.num_data = 9
+    pyro_lvm.fit(model, Point(), data, ELBO(), batch_size=4, **options)

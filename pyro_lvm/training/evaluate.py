@@ -34,16 +34,24 @@ class DatumCount:
         objective: whose loss it is.
         programs: the model and guide.
         is_share: a batch is what one of several processes sees.
+        is_part: an epoch has several batches.
 
     Raises:
-        PlateError: a joint bound of a share that stands for itself alone: each process would
-            count the global latents in full.
+        PlateError: a joint bound of a part or share that stands for itself alone: each batch, or
+            process, would count the global latents in full.
     """
 
-    def __init__(self, objective: Objective, programs: Programs, is_share: bool = False) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        programs: Programs,
+        is_share: bool = False,
+        is_part: bool = False,
+    ) -> None:
         self.objective = objective
         self.programs = programs
         self.is_share = is_share
+        self.is_part = is_part
         self.known: dict[int, float] = {}
 
     def __call__(self, batch: Batch) -> float:
@@ -53,7 +61,8 @@ class DatumCount:
                     self.programs.model, self.programs.guide, batch.args, batch.kwargs
                 )
             self.known[batch.size] = _num_data(particles, batch)
-            if self.is_share and not particles.log_weights.shape[1:]:
+            is_joint = not particles.log_weights.shape[1:]
+            if is_joint and (self.is_share or (self.is_part and _plated(particles, batch))):
                 _check_scaled(self.known[batch.size], batch)
         return self.known[batch.size]
 
@@ -144,13 +153,20 @@ def _num_data(particles: Particles, batch: Batch) -> float:
     return batch.size * float(torch.as_tensor(scales[0]).mean()) if scales else float(batch.size)
 
 
+def _plated(particles: Particles, batch: Batch) -> bool:
+    """Whether the data of a batch are in a plate that not all latents are in."""
+    sites = [site for site in particles.model.values() if site.is_observed]
+    return any(frame.size == batch.size for site in sites for frame in site.frames)
+
+
 def _check_scaled(num_data: float, batch: Batch) -> None:
     if num_data == batch.size:
         raise PlateError(
             explain(
                 "plates of the data",
-                "the size of all the data, beside a global latent in several processes",
-                f"{batch.size}, the share of one process",
-                "Open the plate with size=N, subsample=<tensor of the batch's length>.",
+                "the size of all the data, beside a global latent that batches or processes share",
+                f"{batch.size}, the share of one batch or process",
+                "Give the model num_data=N, or open the plate with size=N, subsample=<tensor of "
+                "the batch's length>; or pass batch_size=None.",
             )
         )

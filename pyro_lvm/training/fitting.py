@@ -242,6 +242,7 @@ def fit(
             max_skips=max_skips if on_nonfinite == "skip" else 0,
             check_every_step=check_every_step,
             compile=compile,
+            is_part=steps_per_epoch > 1,
         )
         state = TrainingState()
         config = describe(options) | {
@@ -313,6 +314,7 @@ def _stepper(
     max_skips: int,
     check_every_step: bool,
     compile: bool | str,
+    is_part: bool,
 ) -> tuple[Stepper, dict[str, Any]]:
     """What takes the steps, and the rule by which it does."""
     parameters = programs.parameters()
@@ -333,7 +335,7 @@ def _stepper(
         scheduler,
         parameters,
         compiled,
-        DatumCount(objective, programs, is_share=fabric.world_size > 1),
+        DatumCount(objective, programs, fabric.world_size > 1, is_part),
         max_grad_norm,
         max_skips,
         check_every_step,
