@@ -154,4 +154,4 @@ def test_a_ratio_has_the_factor_of_its_sites() -> None:
         loss(model, ScaledLatents(0.3)(guide), 1.0)
     mask = poutine.mask(mask=torch.tensor(False))
     with explained(ProgramError, "sites ['z']", "no poutine.mask", "around 'z'", "data's site"):
-        loss(model, mask(guide), 1.0)
+        loss(mask(model), mask(guide), 1.0)
