@@ -53,6 +53,7 @@ def test_values_are_checked_part_by_part(tmp_path: Path, monkeypatch: pytest.Mon
         history((array, mask))
 
 
+@pytest.mark.cpu_only(reason="measured in a process of its own")
 def test_a_batch_is_in_memory_and_the_rest_is_not(tmp_path: Path) -> None:
     """Half a gigabyte of data, in a process that may not have as much."""
     script = f"""
