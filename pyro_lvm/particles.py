@@ -12,6 +12,7 @@ import torch
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
+from pyro_lvm.broadcasting import check_broadcasts
 from pyro_lvm.checks import (
     check_masks,
     check_mixing,
@@ -163,8 +164,11 @@ def inspect(model: Program, guide: Program, args: Any, kwargs: Any, mixes: bool 
         if site.is_observed and (error := nonfinite_data(site)):
             raise error
     dims = [frame.dim for site in sites for frame in site.frames if frame.dim is not None]
+    max_plate_nesting = -min(dims, default=0)
+    with kept_random_state(), torch.no_grad():
+        check_broadcasts(model, args, kwargs, p, max_plate_nesting)
     marked = any(is_enumerated(p.sites[name]) for name in p.sites.keys() - q.sites.keys())
-    return Nature(-min(dims, default=0), marked)
+    return Nature(max_plate_nesting, marked)
 
 
 _ANY = 1_000_000

@@ -99,6 +99,24 @@ def test_data_with_a_dim_more() -> None:
             IWAE(len(X)).bound(*programs, x)
 
 
+def test_dims_counted_from_the_left() -> None:
+    """With particles in front, ``z[:, 0]`` is the latent of the first datum, for all of them."""
+
+    def of_columns(x: Tensor, noise: float = 0.0) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            loc = z[:, 0] + noise * torch.randn(())
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+    def guide(x: Tensor, noise: float = 0.0) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x[:, None] / 2, 0.7).to_event(1))
+
+    with explained(ProgramError, "site 'x'", "one log-prob", "dim stands", "z[..., 0] for z[:, 0]"):
+        ELBO().loss(of_columns, guide, X)
+    assert ELBO(2).loss(of_columns, guide, X, noise=1.0), "another one whenever it is run"
+
+
 def test_mask_with_a_dim_more() -> None:
     def of_columns(x: Tensor) -> None:
         with pyro.plate("data", len(x)):

@@ -39,6 +39,7 @@ LAYERS = (
     "latent_chains",
     "checks",
     "densities",
+    "broadcasting",
     "reverse",
     "particles",
     "particle_chunks",
