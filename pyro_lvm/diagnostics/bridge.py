@@ -81,7 +81,8 @@ def to_inference_data(
     ``<site>_observed``, with the labels of its plates beside it. They speak of a datum left out
     where it shares its latents with others. A datum with latents of its own has their conditional
     likelihood there, whose leave-one-out weights have no finite variance as a rule (k-hat tells):
-    compare such models by :func:`log_evidence`.
+    compare such models by :func:`log_evidence`. Factors of ``poutine.scale`` are not in it: each
+    datum counts once. ``az.loo_pit`` refuses data with holes; :func:`loo_pit` takes them.
 
     Args:
         model: generative program, called as ``model(*args, **kwargs)``, or a list, one for each
