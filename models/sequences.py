@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
 from pyro_lvm.errors import DataError, explain
@@ -47,7 +48,7 @@ def as_words(x: Any, vocabulary: int, like: Tensor) -> Tensor:
         like: a parameter of the program that will use them.
 
     Raises:
-        DataError: no texts, no integers, or none of 0 to V - 1.
+        DataError: no texts, no integers, or, while Pyro's validation is on, none of 0 to V - 1.
 
     Example:
         >>> import torch
@@ -60,7 +61,7 @@ def as_words(x: Any, vocabulary: int, like: Tensor) -> Tensor:
         found = f"shape {tuple(batch.shape)} of {batch.dtype}"
         hint = "Pass numbers of words; x[None] makes one text a batch."
         raise DataError(explain("x", "integers of shape (batch, words)", found, hint))
-    if not bool(((batch >= 0) & (batch < vocabulary)).all()):
+    if is_validation_enabled() and not bool(((batch >= 0) & (batch < vocabulary)).all()):
         found = f"words from {int(batch.min())} to {int(batch.max())}"
         hint = "Give all words beyond the vocabulary one number of it."
         raise DataError(explain("x", f"words from 0 to {vocabulary - 1}", found, hint))
