@@ -1,4 +1,4 @@
-"""Whether a model says the same of its latents with a dim of particles left of the plates."""
+"""Whether a program says the same of its latents with a dim of particles left of the plates."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ _TOLERANCE = 0.05  # nats, and of the whole: far above rounding
 
 
 def check_broadcasts(
-    model: Program, args: Any, kwargs: Any, alone: Recorder, max_plate_nesting: int
+    program: Program, args: Any, kwargs: Any, alone: Recorder, max_plate_nesting: int
 ) -> None:
     """Raise where one particle of a run's values has other log-probabilities than that run.
 
-    A decoder that counts dims from the left, as ``z[:, 0]``, would take one datum for all. A model
-    that does not give one density twice, as with dropout, is let be.
+    A decoder that counts dims from the left, as ``z[:, 0]``, would take one datum for all. A
+    program that does not give one density twice, as with dropout, is let be.
 
     Args:
-        alone: the model's run without particles.
+        program: model or guide.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        alone: its run without particles.
         max_plate_nesting: dims of its plates.
 
     Raises:
@@ -39,7 +42,7 @@ def check_broadcasts(
 
     def scores() -> dict[str, Tensor]:
         recorder = Recorder(1, max_plate_nesting, given, alone.plates)
-        return _scores(record_checked(model, args, kwargs, recorder))
+        return _scores(record_checked(program, args, kwargs, recorder))
 
     found = scores()
     off = _apart(_scores(alone), found)
@@ -76,6 +79,6 @@ def _unlike(name: str) -> ProgramError:
             f"site '{name}'",
             "one log-probability of equal latents, with and without a dim of particles",
             "another one where that dim stands to the left of the plates",
-            "Count dims from the right in the model: z[..., 0] for z[:, 0], dim=-1 for dim=1.",
+            "Count dims from the right in the program: z[..., 0] for z[:, 0], dim=-1 for dim=1.",
         )
     )

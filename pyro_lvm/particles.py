@@ -166,6 +166,7 @@ def inspect(model: Program, guide: Program, args: Any, kwargs: Any, mixes: bool 
     dims = [frame.dim for site in sites for frame in site.frames if frame.dim is not None]
     max_plate_nesting = -min(dims, default=0)
     with kept_random_state(), torch.no_grad():
+        check_broadcasts(guide, args, kwargs, q, max_plate_nesting)
         check_broadcasts(model, args, kwargs, p, max_plate_nesting)
     marked = any(is_enumerated(p.sites[name]) for name in p.sites.keys() - q.sites.keys())
     return Nature(max_plate_nesting, marked)

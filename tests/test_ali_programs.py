@@ -165,12 +165,9 @@ def test_a_label_without_a_density() -> None:
 
 
 def test_masked_data() -> None:
-    def model(x: Tensor) -> None:
-        with pyro.poutine.mask(mask=torch.tensor([True, False, True])):
-            Model()(x)
-
+    masked = pyro.poutine.mask(mask=torch.tensor([True, False, True]))
     with explained(ProgramError, "site 'x'", "whole data", "a mask", "Complete the data"):
-        ALI(Quadratic()).loss(model, Guide(), data(3))
+        ALI(Quadratic()).loss(masked(Model()), masked(Guide()), data(3))
 
 
 def test_a_factor_of_the_guide() -> None:

@@ -20,7 +20,7 @@ class Overflowing(Guide):
 
     def __init__(self, bad_calls: range) -> None:
         super().__init__()
-        self.bad_calls, self.calls = bad_calls, -1  # the search for plates
+        self.bad_calls, self.calls = bad_calls, -2  # the search for plates
 
     def forward(self, x: Tensor) -> None:
         is_bad = self.training and self.calls in self.bad_calls
@@ -56,11 +56,11 @@ class Watching(Guide):
     def __init__(self, good_steps: int = 100, family: Any = dist.Normal) -> None:
         super().__init__()
         self.good_steps, self.family = good_steps, family
-        self.seen: list[bool] = []  # first by the search for plates
+        self.seen: list[bool] = []  # the first two by the search for plates
 
     @property
     def is_checked(self) -> list[bool]:
-        return self.seen[1:]
+        return self.seen[2:]
 
     def forward(self, x: Tensor) -> None:
         if self.training:

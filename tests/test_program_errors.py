@@ -117,6 +117,22 @@ def test_dims_counted_from_the_left() -> None:
     assert ELBO(2).loss(of_columns, guide, X, noise=1.0), "another one whenever it is run"
 
 
+def test_dims_of_a_guide_counted_from_the_left() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            y = pyro.sample("y", dist.Normal(z[..., 0], 1.0))
+            pyro.sample("x", dist.Normal(y, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x[:, None] / 2, 0.7).to_event(1))
+            pyro.sample("y", dist.Normal(z[:, 0], 1.0))
+
+    with explained(ProgramError, "site 'y'", "one log-prob", "dim stands", "z[..., 0] for z[:, 0]"):
+        ELBO().loss(model, guide, X)
+
+
 def test_mask_with_a_dim_more() -> None:
     def of_columns(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
