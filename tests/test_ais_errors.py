@@ -4,7 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from annealed import FROM_GUIDE, ais, gamma_poisson, implicit_guide, two_levels
+from annealed import FROM_GUIDE, ais, gamma_poisson, two_levels
 from explained import explained
 from torch import Tensor, nn
 
@@ -36,7 +36,7 @@ def test_arguments() -> None:
             log_evidence(two_levels, None, torch.zeros(2), method="ais", **{name: 0})
 
 
-def test_guides_that_start_nowhere(x: Tensor) -> None:
+def test_guides_that_start_nowhere() -> None:
     def point(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("rate", dist.Delta(torch.ones(len(x))))
@@ -44,8 +44,13 @@ def test_guides_that_start_nowhere(x: Tensor) -> None:
     counts = torch.tensor([1.0, 2.0])
     with explained(PyroLVMError, "start", "draws that differ", "a point mass", "initial='prior'"):
         ais(gamma_poisson, counts, guide=point, options=FROM_GUIDE)
+
+    def of_another(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Implicit(lambda shape: torch.randn(*shape, len(x))))
+
     with pytest.raises(ProgramError, match="rate"):
-        ais(gamma_poisson, x, guide=implicit_guide, options=FROM_GUIDE)
+        ais(gamma_poisson, counts, guide=of_another, options=FROM_GUIDE)
 
 
 def test_latents_that_cannot_move(x: Tensor) -> None:

@@ -149,6 +149,10 @@ def normal(x: Tensor) -> None:
         pyro.sample("z", dist.Normal(x / 2, 0.8))
 
 
+def masked_normal(x: Tensor) -> None:
+    poutine.mask(normal, mask=x > 0)(x)
+
+
 def coin(x: Tensor) -> None:
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Bernoulli(0.5 * torch.ones(())))
@@ -161,7 +165,7 @@ def tossed(x: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "guide"), [(masked, normal), (scaled, normal), (heavy, normal), (coin, tossed)]
+    ("model", "guide"), [(masked, masked_normal), (scaled, normal), (heavy, normal), (coin, tossed)]
 )
 def test_others_are_scored_at_their_draws(
     model: Callable[..., Any], guide: Callable[..., Any]
