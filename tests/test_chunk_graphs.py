@@ -220,6 +220,23 @@ def test_a_factor_that_is_a_tensor() -> None:
     falls_back(IWAE(K, chunk_particles=2), Weighted(), "a tensor in poutine.scale")
 
 
+@pytest.mark.parametrize("gradient", ["reparam", "dreg"])
+def test_draws_that_a_tensor_masks(gradient: str) -> None:
+    """dreg reads the mask, which may be another one at each step."""
+
+    class Masked(Programs):
+        def model(self, x: Tensor, subsample: int | None = None) -> None:
+            with pyro.plate("data", len(x)):
+                with pyro.poutine.mask(mask=x > 0):
+                    z = pyro.sample("z", dist.Normal(self.leaves[2], self.leaves[3].exp()))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+        def guide(self, x: Tensor, subsample: int | None = None) -> None:
+            pyro.poutine.mask(super().guide, mask=x > 0)(x)
+
+    falls_back(IWAE(K, gradient, chunk_particles=2), Masked(), "in poutine.mask around draws")
+
+
 def test_a_branch_on_a_value() -> None:
     class Branching(Programs):
         def model(self, x: Tensor, subsample: int | None = None) -> None:

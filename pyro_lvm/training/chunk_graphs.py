@@ -201,10 +201,13 @@ def _unit(outline: Particles, chunk: Chunk) -> list[Tensor]:
 
 
 def _check_factors(outline: Particles) -> None:
+    """Raise where an estimator would read tensors of the recorded batch, not of its own."""
     layout = outline.layout
     by_site = [*layout.model_scales.values(), *layout.guide_scales.values()] if layout else []
-    if any(isinstance(scale, Tensor) for scale in (outline.scale, *by_site)):
-        raise RuntimeError("a tensor in poutine.scale, beside values in chunks")
+    masks = [site.mask for site in outline.guide.values()]
+    if any(isinstance(factor, Tensor) for factor in (outline.scale, *by_site, *masks)):
+        reason = "a tensor in poutine.scale, or in poutine.mask around draws of the guide"
+        raise RuntimeError(f"{reason}, beside values in chunks")
 
 
 def _check_random_numbers(

@@ -59,8 +59,10 @@ class CompiledLoss(nn.Module):
     (``chunk_mixing``), and what an objective of another's keeps, unless it says
     ``keeps_in_place``. Such losses are computed as they are, with one warning that names the line.
     Of an objective with ``chunk_particles`` the programs are recorded for one chunk, and its
-    gradient; the bound is computed as it is. Arguments and data are checked at the recording only.
-    Without gradients nothing is compiled. In several processes each has graphs of its own.
+    gradient; the bound is computed as it is, and so is all of it beside tensors in
+    ``poutine.scale``, or in ``poutine.mask`` around the guide's draws. Arguments and data are
+    checked at the recording only. Without gradients nothing is compiled. In several processes each
+    has graphs of its own.
 
     Args:
         objective: whose loss it is.
