@@ -189,8 +189,8 @@ def check_masks(model: Sites, guide: Sites) -> None:
         prior = model.get(name)
         if prior is None or prior.is_observed or site.is_delta or is_imputed(prior):
             continue
-        here, there = (torch.as_tensor(s.mask is None or s.mask) for s in (site, prior))
-        if bool((here != there).any()):
+        here, there = (True if s.mask is None else s.mask for s in (site, prior))
+        if bool(torch.as_tensor(here != there).any()):
             raise ProgramError(
                 explain(
                     f"site '{name}'",

@@ -210,11 +210,11 @@ class Objective(PyroELBO):
             enumerate_sites=self.enumerates,
             ratio=self.ratio,
         )
-        count, chunk = self.num_particles, self.chunk_particles or self.num_particles
-        if not self.is_in_chunks:
+        count, size = self.num_particles, self.chunk_particles
+        if size is None or not self.is_in_chunks:
             return run(args, kwargs, num_particles=count, **how)
         relay, by_site = how.pop("relay", None), self.reads_parts()
-        return in_chunks(partial(run, **how), args, kwargs, count, chunk, relay, by_site)
+        return in_chunks(partial(run, **how), args, kwargs, count, size, relay, by_site)
 
     # What Pyro and its users call.
 
