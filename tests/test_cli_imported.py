@@ -56,7 +56,7 @@ def maker():
 
 def answers(items=5):
     x = torch.bernoulli(torch.full((60, items), 0.5), generator=torch.Generator().manual_seed(0))
-    return DataSplits("answers", x[:40], x[40:45], x[45:], (items,), "own", "drawn")
+    return DataSplits("answers", x[:40], x[40:45], x[45:])
 
 broken = 3
 """
@@ -107,6 +107,8 @@ def test_own_programs_on_own_data_are_compared_and_diagnosed(
         ("--guide.name rasch.maker", "guide.name: expected a class that makes an nn.Module"),
         ("--guide.options.depth 2", "options of rasch.Guide: expected some of"),
         ("--data.name rasch.maker", "rasch.maker: expected a pyro_lvm.data.DataSplits"),
+        ("--data.name rasch.program", "Pass --data.options.x, or give it a default"),
+        ("--data.options.rows 2", "Leave 'rows' out, or see help(rasch.answers)"),
         ("--objectives [{name:rasch.Rasch}]", "rasch.Rasch: expected a subclass of Objective"),
     ],
 )

@@ -109,7 +109,13 @@ def build(kind: str, name: str, options: Mapping[str, Any], **fixed: Any) -> Any
     Raises:
         PyroLVMError: an option that it does not take, or an argument that options cannot give.
     """
-    maker = pick(kind, name)
+    return _called(pick(kind, name), kind, name, options, fixed)
+
+
+def _called(
+    maker: Maker, kind: str, name: str, options: Mapping[str, Any], fixed: Mapping[str, Any]
+) -> Any:
+    place = name if is_path(name) else f"pyro_lvm.{kind}.{name}"
     parameters = inspect.signature(maker).parameters
     takes = set(parameters)
     unknown = sorted(set(options) - takes)
@@ -119,16 +125,17 @@ def build(kind: str, name: str, options: Mapping[str, Any], **fixed: Any) -> Any
                 f"options of {name}",
                 f"some of {sorted(takes - set(fixed))}",
                 repr(unknown[0]),
-                f"Leave {unknown[0]!r} out, or see help(pyro_lvm.{kind}.{name}).",
+                f"Leave {unknown[0]!r} out, or see help({place}).",
             )
         )
     given = {key: value for key, value in fixed.items() if key in takes} | dict(options)
     needed = [n for n, p in parameters.items() if p.default is p.empty and p.kind not in _REST]
     if missing := [n for n in needed if given.get(n) is None]:
         expected, found = "a choice that options can build", f"one that needs {missing[0]!r}"
-        hint = f"Use pyro_lvm.{kind}.{name} in Python."
+        hint = f"Use {place} in Python."
         if is_path(name):
-            hint = f"Pass --{kind[:-1]}.options.{missing[0]}, or give it a default."
+            option = f"--{kind.removesuffix('s')}.options.{missing[0]}"
+            hint = f"Pass {option}, or give it a default."
         raise PyroLVMError(explain(name, expected, found, hint))
     return maker(**given)
 
@@ -137,12 +144,14 @@ def read_data(name: str, options: Mapping[str, Any]) -> data.DataSplits:
     """The data set called ``name``, or what the function at that import path returns.
 
     Raises:
-        PyroLVMError: there is none, or it returns something else.
+        PyroLVMError: there is none, it needs other options, or returns something else.
     """
     if not is_path(name):
         return data.load(name, **options)
-    splits = imported("data", name)(**options)
+    splits = _called(imported("data", name), "data", name, options, {})
     if isinstance(splits, data.DataSplits):
         return splits
     expected, found = "a pyro_lvm.data.DataSplits", f"a {type(splits).__name__}"
-    raise PyroLVMError(explain(name, expected, found, "Return one: rows to train, judge and test."))
+    raise PyroLVMError(
+        explain(name, expected, found, "Return DataSplits(name, train, validation, test).")
+    )

@@ -27,9 +27,9 @@ class DataSplits:
         train: ``(N, D)`` rows.
         validation: ``(N', D)`` rows, perhaps none.
         test: ``(N'', D)`` rows.
-        feature_shape: shape that a row has when it is not flat, for pictures.
-        licence: terms of use.
-        source: where to get it, and whom to cite.
+        feature_shape: shape that a row has when it is not flat, for pictures; empty if it has none.
+        licence: terms of use, if there are any.
+        source: where to get it, and whom to cite, if others have it too.
         transform: what to do to each training batch, called with the batch and a generator;
             None for nothing.
         labels: int64 classes of the rows of a part, ``(N,)``, by the part's name: "train",
@@ -40,17 +40,17 @@ class DataSplits:
 
     Example:
         >>> rows = torch.rand(4, 2)
-        >>> DataSplits("toy", rows, rows[:0], rows[:1], (2,), "CC0", "drawn here")
-        DataSplits('toy', train=4, validation=0, test=1, feature_shape=(2,))
+        >>> DataSplits("toy", rows, rows[:0], rows[:1])
+        DataSplits('toy', train=4, validation=0, test=1, feature_shape=())
     """
 
     name: str
     train: Tensor
     validation: Tensor
     test: Tensor
-    feature_shape: tuple[int, ...]
-    licence: str
-    source: str
+    feature_shape: tuple[int, ...] = ()
+    licence: str = ""
+    source: str = ""
     transform: Callable[[Tensor, torch.Generator | None], Tensor] | None = None
     labels: Mapping[str, Tensor] = field(default_factory=dict)
 
